@@ -1,0 +1,35 @@
+# make demo: install and run the main job.  make test: install and run the tests.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: env demo test test-slow check format clean
+
+env: .venv/.stamp
+
+.venv/.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[test]'
+	touch $@
+
+demo: env
+	$(BIN)/cube-denoise demo demo
+
+test: env check
+	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks
+
+test-slow: env
+	$(BIN)/python -m pytest -m slow
+
+check: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: env
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv demo build dist

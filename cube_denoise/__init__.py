@@ -1,0 +1,1 @@
+"""Atmosphere removal and velocity maps for stacks of unwrapped interferograms."""

@@ -1,0 +1,114 @@
+"""Work cut into blocks: what is computed, window by window, whoever runs it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from cube_denoise.conventions import VARIABLES
+
+Window = Mapping[str, slice]
+"""Dimension name -> slice with explicit non-negative start and stop."""
+
+
+@dataclass(frozen=True)
+class BlockJob:
+    """A computation that gives the same numbers however it is cut into windows.
+
+    ``compute(cube, window)`` reads what it needs from ``cube`` (halo included) and
+    returns one NumPy array per output variable, for exactly that window. It must be
+    picklable: a module-level function or a `functools.partial` of one.
+    """
+
+    outputs: tuple[str, ...]
+    """Names of the variables computed, as in `conventions.VARIABLES`."""
+    compute: Callable[[xr.Dataset, Window], dict[str, np.ndarray]]
+    windows: tuple[Window, ...]
+    """The windows; together they cover each output once."""
+    sizes: Mapping[str, int]
+    """Length of every dimension of the outputs."""
+    coords: Mapping[str, Any] = field(default_factory=dict)
+    """Coordinates the outputs bring along (``time`` of an inversion)."""
+    attributes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Attributes by output variable, beside those of `conventions.VARIABLES`."""
+
+
+def spans(stop: int, size: int, *, start: int = 0) -> list[slice]:
+    """Cut ``start..stop`` at multiples of `size`, counted from 0.
+
+    Examples
+    --------
+    >>> spans(10, 4, start=3)
+    [slice(3, 4, None), slice(4, 8, None), slice(8, 10, None)]
+    """
+    if size < 1:
+        raise ValueError(f"{size=} must be at least 1")
+    edges = [start, *range((start // size + 1) * size, stop, size), stop]
+    pairs = zip(edges[:-1], edges[1:], strict=True)
+    return [slice(a, b) for a, b in pairs if b > a]
+
+
+def windows(**cuts: Sequence[slice]) -> tuple[dict[str, slice], ...]:
+    """All combinations of the slices given per dimension, first dimension outermost.
+
+    Examples
+    --------
+    >>> len(windows(y=spans(10, 4), x=spans(6, 4)))
+    6
+    """
+    return tuple(
+        dict(zip(cuts, combination, strict=True))
+        for combination in product(*cuts.values())
+    )
+
+
+def variable_window(name: str, window: Window) -> tuple[slice, ...]:
+    """The part of `window` that variable `name` has dimensions for, in their order."""
+    return tuple(window.get(d, slice(None)) for d in VARIABLES[name].dims)
+
+
+def lazy(job: BlockJob, cube: xr.Dataset) -> xr.Dataset:
+    """The outputs of `job` as Dask arrays, one task per window.
+
+    `cube` goes into each task as it is: opened with ``open_cube`` it is a few
+    kilobytes of lazy references and every task reads its own window.
+    """
+    import dask
+    import dask.array as da
+
+    tasks = [dask.delayed(job.compute, pure=False)(cube, w) for w in job.windows]
+    variables = {}
+    for name in job.outputs:
+        spec = VARIABLES[name]
+        shape = tuple(job.sizes[d] for d in spec.dims)
+        pieces = {}
+        for task, window in zip(tasks, job.windows, strict=True):
+            where = tuple(
+                range(n)[s]
+                for n, s in zip(shape, variable_window(name, window), strict=True)
+            )
+            pieces[tuple(r.start for r in where)] = da.from_delayed(
+                task[name], tuple(len(r) for r in where), spec.dtype
+            )
+        data = _assemble(pieces, len(shape))
+        attrs = spec.attributes | dict(job.attributes.get(name, {}))
+        variables[name] = (spec.dims, data, attrs)
+    inherited = {n: c for n, c in cube.coords.items() if set(c.dims) <= set(job.sizes)}
+    return xr.Dataset(variables, coords=inherited | dict(job.coords))
+
+
+def _assemble(pieces: dict[tuple[int, ...], Any], ndim: int) -> Any:
+    """Blocks keyed by their first index -> one array (the blocks form a grid)."""
+    import dask.array as da
+
+    def nest(prefix: tuple[int, ...]) -> Any:
+        if len(prefix) == ndim:
+            return pieces[prefix]
+        depth = len(prefix)
+        heads = sorted({k[depth] for k in pieces if k[:depth] == prefix})
+        return [nest((*prefix, h)) for h in heads]
+
+    return da.block(nest(()))

@@ -1,0 +1,171 @@
+"""Names, units and signs that hold everywhere.
+
+* An interferometric pair is (reference, secondary) = (earlier, later).
+* ``unwrapped_phase`` is in radians, positive for range increase (motion away from
+  the satellite, or more delay on the later date).
+* ``displacement`` is in metres, positive toward the satellite.
+* NaN means no data; zero is a value.
+* A year has 365.25 days.
+"""
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import xarray as xr
+
+PAIR, TIME, Y, X = "pair", "time", "y", "x"
+
+SECONDS_PER_YEAR = 365.25 * 86400.0
+SPEED_OF_LIGHT = 299_792_458.0
+SENTINEL1_WAVELENGTH = 0.05546576
+"""Radar wavelength of Sentinel-1, m."""
+
+QUANTILE_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Levels of the five-number summary kept of every pair (`phase_quantiles`)."""
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One variable of the cube: what it is called, stored as and measured in."""
+
+    dims: tuple[str, ...]
+    dtype: str
+    units: str
+    long_name: str
+    comment: str = ""
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """CF attributes, as stored on disk."""
+        found = {"long_name": self.long_name, "units": self.units}
+        return found | ({"comment": self.comment} if self.comment else {})
+
+
+_AWAY = "positive = range increase (away from the satellite); later minus earlier date"
+_TOWARD = "positive = toward the satellite, along the line of sight"
+_UNIT_VECTOR = "unit vector from the ground to the satellite"
+
+VARIABLES: dict[str, Variable] = {
+    "unwrapped_phase": Variable(
+        (PAIR, Y, X), "float32", "rad", "unwrapped interferometric phase", _AWAY
+    ),
+    "coherence": Variable(
+        (PAIR, Y, X), "float32", "1", "interferometric coherence magnitude"
+    ),
+    "corrected_phase": Variable(
+        (PAIR, Y, X),
+        "float32",
+        "rad",
+        "unwrapped phase with the estimated atmosphere removed",
+        _AWAY,
+    ),
+    "perpendicular_baseline": Variable(
+        (PAIR,), "float32", "m", "perpendicular baseline, secondary minus reference"
+    ),
+    "phase_quantiles": Variable(
+        (PAIR, "quantile"),
+        "float32",
+        "rad",
+        "minimum, quartiles and maximum of the unwrapped phase of the pair",
+        "what networks normalise with; of a fixed subsample where the pair is large",
+    ),
+    "valid_fraction": Variable(
+        (PAIR,), "float32", "1", "fraction of pixels of the pair that hold data"
+    ),
+    "displacement": Variable(
+        (TIME, Y, X), "float32", "m", "line-of-sight displacement", _TOWARD
+    ),
+    "velocity": Variable(
+        (Y, X), "float32", "m year-1", "line-of-sight velocity", _TOWARD
+    ),
+    "velocity_std": Variable(
+        (Y, X), "float32", "m year-1", "standard deviation of velocity"
+    ),
+    "temporal_coherence": Variable(
+        (Y, X), "float32", "1", "temporal coherence of the network inversion"
+    ),
+    "residual_rms": Variable(
+        (Y, X), "float32", "rad", "root mean square of the pair residuals"
+    ),
+    "pair_count": Variable(
+        (Y, X), "int32", "1", "number of pairs used in the inversion"
+    ),
+    "gap_count": Variable(
+        (Y, X),
+        "int32",
+        "1",
+        "number of dates that no chain of pairs links to the reference date",
+        "-1 = pixel without data",
+    ),
+    "elevation": Variable(
+        (Y, X), "float32", "m", "height of the ground above the reference of the DEM"
+    ),
+    "los_east": Variable((Y, X), "float32", "1", "east component", _UNIT_VECTOR),
+    "los_north": Variable((Y, X), "float32", "1", "north component", _UNIT_VECTOR),
+    "los_up": Variable((Y, X), "float32", "1", "up component", _UNIT_VECTOR),
+}
+
+_Array = TypeVar("_Array", float, np.ndarray, xr.DataArray)
+
+
+def phase_to_displacement(phase: _Array, wavelength: float) -> _Array:
+    r"""Line-of-sight displacement of an unwrapped phase.
+
+    .. math:: d = -\frac{\lambda}{4\pi}\,\varphi
+
+    Parameters
+    ----------
+    phase : float or array
+        rad, positive for range increase.
+    wavelength : float
+        Radar wavelength, m.
+
+    Returns
+    -------
+    float or array
+        m, positive toward the satellite.
+
+    Examples
+    --------
+    >>> round(phase_to_displacement(2 * 3.141592653589793, 0.05546576), 6)
+    -0.027733
+    """
+    return phase * (-wavelength / (4 * np.pi))
+
+
+def displacement_to_phase(displacement: _Array, wavelength: float) -> _Array:
+    """Unwrapped phase (rad) of a displacement (m): `phase_to_displacement` undone."""
+    return displacement * (-4 * np.pi / wavelength)
+
+
+def los_unit_vector(incidence: _Array, heading: float) -> tuple[_Array, _Array, _Array]:
+    """Unit vector from the ground to a right-looking satellite.
+
+    Parameters
+    ----------
+    incidence : float or array
+        Incidence angle from the vertical, degrees.
+    heading : float
+        Flight direction, degrees clockwise from north (about -12 for an ascending,
+        -168 for a descending Sentinel-1 pass).
+
+    Returns
+    -------
+    east, north, up : float or array
+        Components; ``displacement = east * u_e + north * u_n + up * u_u``.
+
+    Examples
+    --------
+    >>> east, north, up = los_unit_vector(39.0, -12.0)
+    >>> bool(east < 0 and up > 0.7)
+    True
+    """
+    inc, az = np.deg2rad(incidence), np.deg2rad(heading)
+    return -np.sin(inc) * np.cos(az), np.sin(inc) * np.sin(az), np.cos(inc)
+
+
+def years_since(times: Any, origin: Any) -> np.ndarray:
+    """Times as years of 365.25 days after `origin`, float64."""
+    delta = np.asarray(times, "datetime64[s]") - np.datetime64(origin, "s")
+    return delta.astype("int64") / SECONDS_PER_YEAR
