@@ -1,0 +1,260 @@
+"""Catalogs of interferograms: STAC in, STAC out.
+
+`search` gives the same records whether they come from a STAC API, a static catalog or
+an item list. Every condition is applied here, whatever a server says it has applied.
+"""
+
+import json
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pystac
+
+from cube_denoise.conditions import (
+    check_bbox,
+    intersects,
+    orbit_conditions,
+    overlaps,
+    parse_condition,
+    parse_interval,
+)
+from cube_denoise.products import Interferogram
+from cube_denoise.stac_item import as_path, footprint, from_item, to_item
+from cube_denoise.stac_source import guarded, listed, open_items, read_source
+
+__all__ = [
+    "from_item",
+    "read_items",
+    "resolve",
+    "search",
+    "to_item",
+    "write_catalog",
+    "write_items",
+]
+
+logger = logging.getLogger(__name__)
+
+
+def search(
+    source: str | Path,
+    *,
+    collections: Sequence[str] | None = None,
+    bbox: Sequence[float] | None = None,
+    datetime: str | None = None,
+    orbit: str | int | None = None,
+    filters: Sequence[str] | None = None,
+) -> list[Interferogram]:
+    """Find interferograms in a STAC API, a static catalog or an item list.
+
+    Parameters
+    ----------
+    source : str or path
+        URL of a STAC API; path or URL of a static catalog; path or URL of an item list
+        (see `write_items`). A folder stands for the ``catalog.json`` in it.
+    collections : sequence of str, optional
+        Ids of the collections to look in; otherwise all.
+    bbox : sequence of 4 float, optional
+        West, south, east, north, degrees; footprints that touch it are found.
+    datetime : str, optional
+        A date or ``start/end`` (``..`` = open). Pairs are found whose time from
+        reference to secondary has a moment in common with it.
+    orbit : str or int, optional
+        Track (``"A005"``) or relative orbit (``5``).
+    filters : sequence of str, optional
+        Conditions on item properties that must all hold, such as
+        ``"insar:temporal_baseline<=48"``. An item without the property is left out.
+
+    Returns
+    -------
+    list of Interferogram
+        As found; empty when there are none. See `resolve`.
+    """
+    conditions = [parse_condition(text) for text in filters or ()]
+    conditions += orbit_conditions(orbit) if orbit is not None else []
+    interval = parse_interval(datetime)
+    if bbox is not None:
+        check_bbox(bbox)
+    narrowing = {"collections": collections, "bbox": bbox, "datetime": datetime}
+    items = open_items(source, conditions, {k: v for k, v in narrowing.items() if v})
+    found: dict[tuple[str | None, str], Interferogram] = {}
+    for item in guarded(items, source):
+        key = item.collection_id, item.id
+        if key in found:
+            logger.info("%s gives item %s again: left out", source, item.id)
+            continue
+        if collections and item.collection_id not in collections:
+            continue
+        if not all(condition.holds(item.properties) for condition in conditions):
+            continue
+        if bbox and item.bbox and not intersects(bbox, item.bbox):
+            continue
+        record = from_item(item)
+        if bbox and not item.bbox and not intersects(bbox, _bounds(record)):
+            continue
+        if not overlaps(record.reference_time, record.secondary_time, interval):
+            continue
+        found[key] = record
+    logger.info("%s: %d interferograms", source, len(found))
+    return list(found.values())
+
+
+def resolve(interferograms: Iterable[Interferogram]) -> list[Interferogram]:
+    """Make a stack of what was found: one track, one record per pair, in time order.
+
+    Of several records of the same pair (`Interferogram.key`) the one whose id sorts
+    last is kept, with a warning: ids mostly end in a version or processing date, and
+    the choice does not depend on the order of the search.
+    """
+    records = sorted(interferograms, key=lambda r: (r.key, r.id))
+    tracks = sorted({r.track for r in records})
+    if len(tracks) > 1:
+        raise ValueError(
+            f"interferograms are of tracks {tracks} and must be of one: search with "
+            "orbit="
+        )
+    kept = []
+    for key, group in groupby(records, key=lambda r: r.key):
+        *others, last = group
+        if others:
+            warnings.warn(
+                f"pair {'_'.join(key)} was found {len(others) + 1} times: kept "
+                f"{last.id!r}, left out {[r.id for r in others]}",
+                stacklevel=2,
+            )
+        kept.append(last)
+    return sorted(kept, key=lambda r: (r.reference_time, r.secondary_time))
+
+
+def write_items(interferograms: Iterable[Interferogram], path: str | Path) -> Path:
+    """Write records as an item list (a STAC ItemCollection), links absolute."""
+    features = [to_item(r).to_dict(include_self_link=False) for r in interferograms]
+    path = Path(path).resolve()
+    _write_json(path, {"type": "FeatureCollection", "features": features})
+    return path
+
+
+def read_items(path: str | Path) -> list[Interferogram]:
+    """Read all records of an item list."""
+    data, href = read_source(path)
+    if data["type"] != "FeatureCollection":
+        raise ValueError(f"{path} is a STAC {data['type']} and must be an item list")
+    return [from_item(item) for item in guarded(listed(data, href), path)]
+
+
+def write_catalog(
+    interferograms: Iterable[Interferogram],
+    path: str | Path,
+    *,
+    collection: str = "interferograms",
+) -> Path:
+    """Write a static STAC collection: ``catalog.json`` and one file per item beside it.
+
+    Rasters below the folder of the catalog, or below its parent, are linked relatively,
+    so that they can be moved together with it. A reader sees the old catalog or the
+    new one: items are written first, each whole; then the catalog; then items that only
+    the old one had are removed.
+
+    Parameters
+    ----------
+    interferograms : iterable of Interferogram
+        At least one; ids must differ.
+    path : path
+        The JSON file, or the folder for a ``catalog.json``.
+    collection : str
+        Id of the collection.
+
+    Returns
+    -------
+    Path
+        Of the JSON file.
+    """
+    records = list(interferograms)
+    if not records:
+        raise ValueError("interferograms is empty: a catalog must have at least one")
+    path = Path(path).resolve()
+    path = path if path.suffix == ".json" else path / "catalog.json"
+    folder = path.parent / "items"
+    names = [re.sub(r"[^\w.-]", "_", r.id) + ".json" for r in records]
+    if len(set(names)) < len(names):
+        twice = sorted({n[:-5] for n in names if names.count(n) > 1})
+        raise ValueError(
+            f"interferograms have ids {twice} more than once: resolve them"
+        )
+    bounds = [_bounds(r) for r in records]
+    west, south, east, north = zip(*bounds, strict=True)
+    times = (
+        min(r.reference_time for r in records),
+        max(r.secondary_time for r in records),
+    )
+    root = pystac.Collection(
+        id=collection,
+        description="Unwrapped interferograms, one item per pair.",
+        extent=pystac.Extent(
+            pystac.SpatialExtent([[min(west), min(south), max(east), max(north)]]),
+            pystac.TemporalExtent([[*times]]),
+        ),
+        license="other",
+    ).to_dict(include_self_link=False)
+    kind = {"type": "application/json"}
+    root["links"] = [{"rel": "root", "href": f"./{path.name}"} | kind]
+    up = [
+        {"rel": r, "href": f"../{path.name}"} | kind
+        for r in ("root", "parent", "collection")
+    ]
+    before = _item_links(path)
+    for record, name in zip(records, names, strict=True):
+        item = to_item(record).to_dict(include_self_link=False)
+        item |= {"collection": collection, "links": up}
+        for asset in item["assets"].values():
+            asset["href"] = _near(asset["href"], folder)
+        _write_json(folder / name, item)
+        link = {
+            "rel": "item",
+            "href": f"./items/{name}",
+            "type": "application/geo+json",
+        }
+        root["links"].append(link)
+    _write_json(path, root)
+    for stale in before - {f"./items/{name}" for name in names}:
+        (path.parent / stale).unlink(missing_ok=True)
+    return path
+
+
+def _item_links(path: Path) -> set[str]:
+    """Item files of the catalog that `write_catalog` wrote here before, if it did."""
+    try:
+        links = json.loads(path.read_text())["links"]
+        hrefs = {str(link["href"]) for link in links if link["rel"] == "item"}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    return {h for h in hrefs if re.fullmatch(r"\./items/[\w.-]+\.json", h)}
+
+
+def _near(href: str, folder: Path) -> str:
+    """Link relative to `folder` if the file is in or beside the folder above it."""
+    path = as_path(href)
+    near = path != href and Path(path).is_relative_to(folder.parent.parent)
+    return os.path.relpath(path, folder) if near else href
+
+
+def _bounds(record: Interferogram) -> list[float]:
+    """West, south, east, north, degrees."""
+    ring = footprint(record)
+    return [f(axis) for f in (min, max) for axis in zip(*ring, strict=True)]
+
+
+def _write_json(path: Path, data: Any) -> None:
+    """Write a whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
