@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ class BlockJob:
     """The windows; together they cover each output once."""
     sizes: Mapping[str, int]
     """Length of every dimension of the outputs."""
+    region: Window = field(default_factory=dict)
+    """Part of the cube that the windows cover; dimensions left out are whole."""
     coords: Mapping[str, Any] = field(default_factory=dict)
     """Coordinates the outputs bring along (``time`` of an inversion)."""
     attributes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -47,7 +49,7 @@ def spans(stop: int, size: int, *, start: int = 0) -> list[slice]:
     if size < 1:
         raise ValueError(f"{size=} must be at least 1")
     edges = [start, *range((start // size + 1) * size, stop, size), stop]
-    pairs = zip(edges[:-1], edges[1:], strict=True)
+    pairs = pairwise(edges)
     return [slice(a, b) for a, b in pairs if b > a]
 
 
@@ -66,38 +68,38 @@ def windows(**cuts: Sequence[slice]) -> tuple[dict[str, slice], ...]:
 
 
 def variable_window(name: str, window: Window) -> tuple[slice, ...]:
-    """The part of `window` that variable `name` has dimensions for, in their order."""
+    """Return the part of `window` that variable `name` has dimensions for, in their order."""
     return tuple(window.get(d, slice(None)) for d in VARIABLES[name].dims)
 
 
 def lazy(job: BlockJob, cube: xr.Dataset) -> xr.Dataset:
-    """The outputs of `job` as Dask arrays, one task per window.
+    """Give the outputs of `job` as Dask arrays, one task per window.
 
-    `cube` goes into each task as it is: opened with ``open_cube`` it is a few
-    kilobytes of lazy references and every task reads its own window.
+    `cube` goes into the graph as it is: opened with ``open_cube`` it is a few kilobytes
+    of lazy references, and every task reads its own window.
     """
     import dask
     import dask.array as da
 
-    tasks = [dask.delayed(job.compute, pure=False)(cube, w) for w in job.windows]
+    source = dask.delayed(cube, traverse=False, pure=False)
+    tasks = [dask.delayed(job.compute, pure=False)(source, w) for w in job.windows]
     variables = {}
     for name in job.outputs:
         spec = VARIABLES[name]
-        shape = tuple(job.sizes[d] for d in spec.dims)
         pieces = {}
         for task, window in zip(tasks, job.windows, strict=True):
-            where = tuple(
-                range(n)[s]
-                for n, s in zip(shape, variable_window(name, window), strict=True)
-            )
+            where = [
+                range(job.sizes[d])[s]
+                for d, s in zip(spec.dims, variable_window(name, window), strict=True)
+            ]
             pieces[tuple(r.start for r in where)] = da.from_delayed(
                 task[name], tuple(len(r) for r in where), spec.dtype
             )
-        data = _assemble(pieces, len(shape))
         attrs = spec.attributes | dict(job.attributes.get(name, {}))
-        variables[name] = (spec.dims, data, attrs)
+        variables[name] = (spec.dims, _assemble(pieces, len(spec.dims)), attrs)
     inherited = {n: c for n, c in cube.coords.items() if set(c.dims) <= set(job.sizes)}
-    return xr.Dataset(variables, coords=inherited | dict(job.coords))
+    part = xr.Dataset(coords=inherited).isel(dict(job.region), missing_dims="ignore")
+    return xr.Dataset(variables, coords=dict(part.coords) | dict(job.coords))
 
 
 def _assemble(pieces: dict[tuple[int, ...], Any], ndim: int) -> Any:

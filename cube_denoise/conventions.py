@@ -73,6 +73,13 @@ VARIABLES: dict[str, Variable] = {
     "valid_fraction": Variable(
         (PAIR,), "float32", "1", "fraction of pixels of the pair that hold data"
     ),
+    "correction_status": Variable(
+        (PAIR,),
+        "uint8",
+        "1",
+        "what was done to the pair: 0 nothing yet, 1 corrected, "
+        "2 passed through uncorrected because most of it is missing",
+    ),
     "displacement": Variable(
         (TIME, Y, X), "float32", "m", "line-of-sight displacement", _TOWARD
     ),

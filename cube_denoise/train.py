@@ -39,8 +39,8 @@ class Recipe:
 
 
 RECIPES = {
-    "dncnn": Recipe(steps=700, batch=32, patch=64, crops=4),
-    "dncnn-dilated": Recipe(steps=650, batch=6, patch=160, crops=2),
+    "dncnn": Recipe(steps=1100, batch=32, patch=64, crops=4),
+    "dncnn-dilated": Recipe(steps=1000, batch=6, patch=160, crops=2),
 }
 """How the shipped weights are made."""
 

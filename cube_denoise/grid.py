@@ -1,0 +1,152 @@
+"""The fixed pixel grid of a cube (an `odc.geo.geobox.GeoBox`) and its attributes."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from odc.geo.geom import BoundingBox
+
+CONVENTIONS = (
+    {
+        "uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f",
+        "name": "proj:",
+        "schema_url": "https://raw.githubusercontent.com/zarr-conventions/geo-proj/refs/tags/v1/schema.json",
+        "spec_url": "https://github.com/zarr-conventions/geo-proj/blob/v1/README.md",
+        "description": "Coordinate reference system information for geospatial data",
+    },
+    {
+        "uuid": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
+        "name": "spatial:",
+        "schema_url": "https://raw.githubusercontent.com/zarr-conventions/spatial/refs/tags/v1/schema.json",
+        "spec_url": "https://github.com/zarr-conventions/spatial/blob/v1/README.md",
+        "description": "Spatial coordinate information",
+    },
+)
+
+
+def regular_grid(
+    footprints: Iterable[tuple[str, tuple[int, int], tuple[float, ...]]],
+    *,
+    crs: str | None = None,
+    resolution: float | None = None,
+    bbox: tuple[float, float, float, float] | None = None,
+) -> GeoBox:
+    """Grid that covers rasters, snapped so that neighbouring grids share pixel edges.
+
+    Parameters
+    ----------
+    footprints : iterable of (crs, (rows, columns), transform)
+        Of the rasters; `transform` in affine order (a, b, c, d, e, f).
+    crs : str, optional
+        Of the grid; that of the first raster when not given.
+    resolution : float, optional
+        Pixel size in units of `crs`; that of the first raster when not given (needed
+        when `crs` differs from the rasters').
+    bbox : (west, south, east, north), optional
+        Longitudes and latitudes in degrees; the union of the rasters when not given.
+
+    Returns
+    -------
+    odc.geo.geobox.GeoBox
+        North up. With the rasters' own CRS and resolution its edges fall on the first
+        raster's, else on multiples of the resolution.
+
+    Raises
+    ------
+    ValueError
+        If there is no raster, the box is empty or outside the rasters, or a
+        resolution is missing or not positive.
+    """
+    boxes = [GeoBox(shape, Affine(*t[:6]), c) for c, shape, t in footprints]
+    if not boxes:
+        raise ValueError("footprints is empty: a grid needs at least one raster")
+    first = boxes[0]
+    target = crs or str(first.crs)
+    same_crs = first.crs == target
+    if resolution is None:
+        if not same_crs:
+            raise ValueError(
+                f"resolution=None with {crs=}: give the pixel size in units of that "
+                f"CRS, the rasters are in {first.crs}"
+            )
+        resolution = abs(first.affine.a)
+    if not resolution > 0:
+        raise ValueError(f"{resolution=} must be positive")
+    areas = [_bounds_in(b, target) for b in boxes]
+    union = (
+        min(a.left for a in areas),
+        min(a.bottom for a in areas),
+        max(a.right for a in areas),
+        max(a.top for a in areas),
+    )
+    if bbox is not None:
+        west, south, east, north = bbox
+        if not (west < east and south < north):
+            raise ValueError(f"{bbox=} must be (west, south, east, north) in degrees")
+        wanted = BoundingBox(west, south, east, north, "EPSG:4326").to_crs(target)
+        union = (
+            max(union[0], wanted.left),
+            max(union[1], wanted.bottom),
+            min(union[2], wanted.right),
+            min(union[3], wanted.top),
+        )
+        if union[0] >= union[2] or union[1] >= union[3]:
+            raise ValueError(f"{bbox=} does not overlap any of the rasters")
+    own = same_crs and math.isclose(resolution, abs(first.affine.a), rel_tol=1e-9)
+    origin = (first.affine.c, first.affine.f) if own else (0.0, 0.0)
+    step_y = abs(first.affine.e) if own else resolution
+    left = _snap(union[0], origin[0], resolution, math.floor)
+    right = _snap(union[2], origin[0], resolution, math.ceil)
+    bottom = _snap(union[1], origin[1], step_y, math.floor)
+    top = _snap(union[3], origin[1], step_y, math.ceil)
+    transform = Affine(
+        resolution,
+        0,
+        origin[0] + left * resolution,
+        0,
+        -step_y,
+        origin[1] + top * step_y,
+    )
+    return GeoBox((top - bottom, right - left), transform, target)
+
+
+def _bounds_in(box: GeoBox, crs: str) -> BoundingBox:
+    if box.crs == crs:
+        return box.boundingbox
+    return box.footprint(crs).boundingbox
+
+
+def _snap(value: float, origin: float, step: float, rounding: Any) -> int:
+    """Index of the grid line at or beyond `value`, forgiving rounding errors."""
+    position = (value - origin) / step
+    nearest = round(position)
+    return nearest if abs(position - nearest) < 1e-3 else rounding(position)
+
+
+def zarr_attributes(grid: GeoBox) -> dict[str, Any]:
+    """Group attributes of the Zarr conventions ``proj:`` and ``spatial:``."""
+    bounds = grid.boundingbox
+    epsg = grid.crs.epsg if grid.crs is not None else None
+    projection = (
+        {"proj:code": f"EPSG:{epsg}"} if epsg else {"proj:wkt2": grid.crs.to_wkt()}
+    )
+    return {
+        "zarr_conventions": [dict(c) for c in CONVENTIONS],
+        **projection,
+        "spatial:dimensions": ["y", "x"],
+        "spatial:transform": list(grid.affine)[:6],
+        "spatial:shape": list(grid.shape),
+        "spatial:bbox": [bounds.left, bounds.bottom, bounds.right, bounds.top],
+        "spatial:registration": "pixel",
+    }
+
+
+def grid_of(attributes: Any) -> GeoBox:
+    """Grid of a cube from its group attributes (`zarr_attributes` read back)."""
+    return GeoBox(
+        tuple(attributes["spatial:shape"]),
+        Affine(*attributes["spatial:transform"]),
+        attributes.get("proj:code") or attributes["proj:wkt2"],
+    )

@@ -1,0 +1,142 @@
+"""Run a network over a map tile by tile, so that the cut cannot be seen.
+
+All tiles lie on one lattice anchored at the first pixel of the cube. Whatever window
+is asked for, the tiles it touches are computed whole and alike, so the result for a
+pixel does not depend on the window, to the last bit.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Tile(NamedTuple):
+    """Rows and columns, as slices into the whole map; they may reach beyond it."""
+
+    y: slice
+    x: slice
+
+
+TileFunction = Callable[[Tile, Tile], np.ndarray]
+"""``function(view, clipped)``: the network's output for the window `view`, of which
+`clipped` lies on the map. It returns an array of the shape of `view`."""
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """How a map is cut for a network."""
+
+    shape: tuple[int, int]
+    """Rows and columns of the whole map."""
+    tile: int
+    """Pixels a side: kept part of a tile (finite view), or tile that is blended."""
+    radius: int | None
+    """Receptive radius of the network; None for a wider or global view."""
+
+    def __post_init__(self) -> None:
+        if self.tile < 2 or (self.radius is None and self.tile % 2):
+            raise ValueError(f"tile={self.tile} must be an even number of pixels")
+
+    def tiles(self, window: Tile) -> Iterator[Tile]:
+        """Tiles (kept or blended part) that touch `window`, in a fixed order."""
+        for y in self._spans(window.y, self.shape[0]):
+            for x in self._spans(window.x, self.shape[1]):
+                yield Tile(y, x)
+
+    def _spans(self, window: slice, length: int) -> Iterator[slice]:
+        if self.radius is not None:
+            first = window.start // self.tile * self.tile
+            for start in range(first, window.stop, self.tile):
+                yield slice(start, min(start + self.tile, length))
+        else:
+            stride = self.tile // 2
+            first = (window.start // stride - 1) * stride
+            for start in range(first, window.stop, stride):
+                if start + self.tile > window.start:
+                    yield slice(start, start + self.tile)
+
+    def apply(self, function: TileFunction, window: Tile) -> np.ndarray:
+        """Output of the network for `window`.
+
+        With a finite view, each tile is computed with a halo of its radius and
+        trimmed: the result is that of the whole map at once. Otherwise tiles overlap
+        by half and are blended with Hann weights.
+
+        Parameters
+        ----------
+        function : callable
+            See `TileFunction`.
+        window : Tile
+            Inside the map.
+
+        Returns
+        -------
+        numpy.ndarray, float32, shape of `window`
+        """
+        if self.radius is not None:
+            return self._trim(function, window, self.radius)
+        return self._blend(function, window)
+
+    def _trim(self, function: TileFunction, window: Tile, radius: int) -> np.ndarray:
+        out = np.empty(_lengths(window), "float32")
+        for tile in self.tiles(window):
+            view = clip(grow(tile, radius), self.shape)
+            values = function(view, view)
+            part = intersect(tile, window)
+            out[shift(part, window)] = values[shift(part, view)]
+        return out
+
+    def _blend(self, function: TileFunction, window: Tile) -> np.ndarray:
+        total = np.zeros(_lengths(window))
+        weights = np.zeros(_lengths(window))
+        hann = np.sin(np.pi * (np.arange(self.tile) + 0.5) / self.tile) ** 2
+        for tile in self.tiles(window):
+            clipped = clip(tile, self.shape)
+            if clipped.y.start >= clipped.y.stop or clipped.x.start >= clipped.x.stop:
+                continue
+            part = intersect(tile, window)
+            inside = shift(part, tile)
+            weight = np.outer(hann[inside[0]], hann[inside[1]])
+            total[shift(part, window)] += weight * function(tile, clipped)[inside]
+            weights[shift(part, window)] += weight
+        return (total / weights).astype("float32")
+
+
+def grow(tile: Tile, margin: int) -> Tile:
+    """`tile` with `margin` more pixels on every side."""
+    return Tile(*(slice(s.start - margin, s.stop + margin) for s in tile))
+
+
+def clip(tile: Tile, shape: tuple[int, int]) -> Tile:
+    """Cut `tile` to a map of `shape`."""
+    return Tile(
+        *(
+            slice(max(s.start, 0), min(s.stop, n))
+            for s, n in zip(tile, shape, strict=True)
+        )
+    )
+
+
+def intersect(one: Tile, other: Tile) -> Tile:
+    """Keep the part common to both."""
+    return Tile(
+        *(
+            slice(max(a.start, b.start), min(a.stop, b.stop))
+            for a, b in zip(one, other, strict=True)
+        )
+    )
+
+
+def shift(part: Tile, origin: Tile) -> tuple[slice, slice]:
+    """Slices of `part` counted from the first pixel of `origin`."""
+    y, x = (
+        slice(p.start - o.start, p.stop - o.start)
+        for p, o in zip(part, origin, strict=True)
+    )
+    return y, x
+
+
+def _lengths(tile: Tile) -> tuple[int, int]:
+    return tile.y.stop - tile.y.start, tile.x.stop - tile.x.start

@@ -1,0 +1,79 @@
+"""Progress of long work: a bar in a terminal, plain log lines elsewhere."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+log = logging.getLogger(__name__)
+
+LOG_EVERY = 10.0
+"""Seconds between log lines."""
+
+Advance = Callable[[float], None]
+
+
+@contextmanager
+def progress(title: str, total: float, *, unit: str) -> Iterator[Advance]:
+    """Report work as it is done.
+
+    Parameters
+    ----------
+    title : str
+        What is going on.
+    total : float
+        Amount of work.
+    unit : str
+        What is counted ("pairs", "blocks", "MB").
+
+    Yields
+    ------
+    callable
+        Call it with the amount of work just done.
+    """
+    if sys.stderr.isatty():
+        yield from _bar(title, total, unit)
+    else:
+        yield from _lines(title, total, unit)
+
+
+def _bar(title: str, total: float, unit: str) -> Iterator[Advance]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description:10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda amount: bar.advance(task, amount)
+
+
+def _lines(title: str, total: float, unit: str) -> Iterator[Advance]:
+    begin = last = time.monotonic()
+    done = 0.0
+
+    def advance(amount: float) -> None:
+        nonlocal done, last
+        done += amount
+        now = time.monotonic()
+        if now - last >= LOG_EVERY or done >= total:
+            left = (now - begin) / done * (total - done) if done else float("nan")
+            log.info("%s: %g of %g %s, %.0f s left", title, done, total, unit, left)
+            last = now
+
+    yield advance
