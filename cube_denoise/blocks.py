@@ -68,7 +68,7 @@ def windows(**cuts: Sequence[slice]) -> tuple[dict[str, slice], ...]:
 
 
 def variable_window(name: str, window: Window) -> tuple[slice, ...]:
-    """Return the part of `window` that variable `name` has dimensions for, in their order."""
+    """Slices of `window` for the dimensions of variable `name`, in their order."""
     return tuple(window.get(d, slice(None)) for d in VARIABLES[name].dims)
 
 

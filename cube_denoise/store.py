@@ -44,6 +44,14 @@ SERIES_CHUNK = 64
 """Pixels a side of a chunk of the displacement series, which holds all dates."""
 COMMIT_SECONDS = 30.0
 """Staged work is committed this often, which bounds what a crash can cost."""
+TASK_WRITTEN = (
+    "unwrapped_phase",
+    "coherence",
+    "corrected_phase",
+    "phase_quantiles",
+    "valid_fraction",
+)
+"""Variables along ``pair`` that tasks write, one pair each."""
 EPOCH = "seconds since 1970-01-01T00:00:00"
 PAIR_TIMES = ("reference_time", "secondary_time")
 
@@ -119,6 +127,22 @@ def open_repository(url: str | Path) -> icechunk.Repository:
         raise CubeError(f"url={str(url)!r} cannot be opened: {_brief(error)}") from None
 
 
+def exists(url: str | Path) -> bool:
+    """Whether there is a cube.
+
+    Raises
+    ------
+    CubeError
+        If the place cannot be reached.
+    """
+    try:
+        return bool(icechunk.Repository.exists(storage(url)))
+    except icechunk.IcechunkError as error:
+        raise CubeError(
+            f"url={str(url)!r} cannot be reached: {_brief(error)}"
+        ) from None
+
+
 def _brief(error: Exception) -> str:
     """First informative lines of an Icechunk error, on one line."""
     lines = [part.strip(" │├╰─▶×|\t") for part in str(error).splitlines()]
@@ -185,7 +209,7 @@ def _reading(
 
 def visible_branches(repository: icechunk.Repository) -> set[str]:
     """Names of the branches, without those of steps under way."""
-    return {b for b in repository.list_branches() if not b.startswith("staging/")}
+    return {b for b in repository.list_branches() if not b.startswith("staging-")}
 
 
 def _dataset(store: Any, *, chunks: Any = None) -> xr.Dataset:
@@ -276,7 +300,7 @@ def create_cube(
             )
             array.attrs.update(attrs)
             array[...] = values
-        sizes = {PAIR: 0, Y: grid.shape[0], X: grid.shape[1]}
+        sizes = {PAIR: 0, "quantile": 5, Y: grid.shape[0], X: grid.shape[1]}
         for name in PAIR_TIMES:
             array = root.create_array(
                 name,
@@ -333,7 +357,8 @@ def _create_array(root: zarr.Group, name: str, sizes: Mapping[str, int]) -> zarr
     shape = tuple(sizes[d] for d in spec.dims)
     attributes: Any = root.attrs
     chunk, shard = int(attributes["chunk"]), int(attributes["shard"])
-    lengths = {PAIR: 1 if len(shape) == 3 else 1024, "quantile": 5}
+    # What the task of one pair writes must not share a chunk with another pair.
+    lengths = {PAIR: 1 if name in TASK_WRITTEN else 1024, "quantile": 5}
     chunks, shards = [], []
     for d, n in zip(spec.dims, shape, strict=True):
         if d == TIME:
@@ -341,7 +366,8 @@ def _create_array(root: zarr.Group, name: str, sizes: Mapping[str, int]) -> zarr
         elif d in (Y, X):
             # A map or series task owns a chunk; a pair task owns a shard.
             series, pair = TIME in spec.dims, PAIR in spec.dims
-            length = min(SERIES_CHUNK if series else chunk, max(n, 1))
+            fine = series and chunk % SERIES_CHUNK == 0
+            length = min(SERIES_CHUNK if fine else chunk, max(n, 1))
             whole = shard if pair else chunk
             group = length * max(1, min(whole, n + length - 1) // length)
         else:
@@ -409,7 +435,7 @@ class Stage:
     ) -> None:
         self.repository, self.url, self.step = repository, url, step
         self.branch, self.asked = branch, dict(asked)
-        self.name = f"staging/{step}/{branch}"
+        self.name = f"staging-{step}-{branch}"
         self.base = repository.lookup_branch(branch)
         self.mark = fingerprint({"asked": self.asked, "base": self.base})
         self.tasks_done = 0
@@ -638,7 +664,7 @@ def newest_step(url: str | Path, *, branch: str = "main") -> dict[str, Any]:
 
 
 def history(url: str | Path, *, branch: str = "main") -> list[dict[str, Any]]:
-    """List the steps that changed a branch, newest first: id, time, message, metadata."""
+    """List the steps that changed a branch, newest first (id, time, message, ...)."""
     repository = open_repository(url)
     _reading(repository, url, branch)
     return [

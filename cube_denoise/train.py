@@ -99,7 +99,7 @@ def train(
         torch.set_num_threads(threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    model.to(device, memory_format=torch.channels_last)
+    model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.learning_rate, total_steps=recipe.steps, pct_start=0.1
@@ -260,6 +260,7 @@ def _card(name: str, training: dict[str, Any]) -> str:
         for key, value in training["scores"].items()
     )
     model = zoo.create_model(name)
+    patch, steps = training["patch"], f"--steps {training['steps']}"
     return f"""---
 license: bsd-3-clause
 library_name: cube_denoise
@@ -274,12 +275,13 @@ DnCNN, {sum(p.numel() for p in model.parameters()):,} parameters, input channels
 
 ## Training
 
-    cube-denoise train {name} --seed {training["seed"]} --steps {training["steps"]}
+    cube-denoise train {name} {name} --seed {training["seed"]} {steps}
 
-Simulated pairs only (`cube_denoise.simulate.pair`), drawn on the fly: {training["steps"]}
-steps of {training["batch"]} patches of {training["patch"]} x {training["patch"]} pixels, Adam with one
-cycle to {training["learning_rate"]}, mean square error of the noise over valid pixels.
-Seed {training["seed"]}; {training["minutes"]} minutes on {training["hardware"]}; torch {training["torch"]}.
+Simulated pairs only (`cube_denoise.simulate.pair`), drawn on the fly:
+{training["steps"]} steps of {training["batch"]} patches of {patch} x {patch} pixels,
+Adam with one cycle to {training["learning_rate"]}, mean square error of the noise over
+valid pixels. Seed {training["seed"]}; {training["minutes"]} minutes on
+{training["hardware"]}; torch {training["torch"]}.
 The parameter ranges are this project's, not those of a paper. No real data was used.
 
 ## Held-out scores
@@ -293,8 +295,8 @@ power of deformation over power of noise from 0.01 to 30:
 
 ## Limits
 
-- Sees {training["patch"]}-pixel patches of one pair at a time: it cannot tell a long-wavelength
-  atmosphere from long-wavelength deformation. Expect an amplitude slope below 1, that is,
+- Sees {patch}-pixel patches of one pair at a time: it cannot tell a long-wavelength
+  atmosphere from long-wavelength deformation. An amplitude slope below 1 means that
   real deformation is damped; judge it on your own stack before using the result.
 - Trained at 60-180 m pixel spacing and C-band amplitudes (displacement of millimetres
   to 30 cm).

@@ -60,8 +60,9 @@ class DnCNN(nn.Module):
         nn.init.zeros_(self.layers[-1].weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Noise in normalised units, (batch, 1, rows, columns), from x (batch, inputs, rows, columns)."""
-        return self.layers(x)
+        """Noise, normalised, (batch, 1, y, x), of inputs (batch, channels, y, x)."""
+        noise: torch.Tensor = self.layers(x)
+        return noise
 
     def fused(self) -> "DnCNN":
         """Return an inference copy with every BatchNorm folded into its convolution."""

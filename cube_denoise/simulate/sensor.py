@@ -28,7 +28,7 @@ def temporal_decorrelation(
     final: float = 0.3,
     time_constant: float = 90.0,
 ) -> float:
-    """Mean coherence of a pair: ``(g0 - ginf) exp(-dt/tau) + ginf``, dt and tau in days.
+    """Mean coherence of a pair: ``(g0 - ginf) exp(-dt/tau) + ginf``, times in days.
 
     Examples
     --------
