@@ -1,0 +1,418 @@
+"""Small-baseline inversion: pairs -> displacement series, velocity and quality."""
+
+import logging
+import warnings
+from collections.abc import Mapping
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from cube_denoise.blocks import BlockJob, Window, lazy, spans, windows
+from cube_denoise.conventions import (
+    PAIR,
+    TIME,
+    VARIABLES,
+    X,
+    Y,
+    phase_to_displacement,
+    years_since,
+)
+from cube_denoise.network import Network, connected_subsets, pair_indices
+from cube_denoise.velocity import fit_velocity
+
+logger = logging.getLogger(__name__)
+
+MAPS = (
+    *("velocity", "velocity_std", "temporal_coherence", "residual_rms"),
+    *("pair_count", "gap_count"),
+)
+PHASES = ("corrected_phase", "unwrapped_phase")
+WEIGHTS = ("none", "coherence", "variance")
+
+COHERENCE_LIMITS = (0.05, 0.99)
+"""Coherence is clipped to this range before it becomes a weight."""
+
+CELL = 8
+"""Side of the lattice cells among which the reference area is chosen, px."""
+
+READ_SIZE = 256
+"""Side of the windows the reference area is looked for in, px (multiple of `CELL`)."""
+
+MEMORY = 1 << 26
+"""Temporary memory of an inversion, bytes, beside inputs and outputs of the window."""
+
+
+class ReferenceArea(NamedTuple):
+    """Pixels whose mean phase is zero in every pair, as index slices."""
+
+    y: slice
+    x: slice
+
+
+def invert(
+    cube: xr.Dataset,
+    *,
+    weights: str = "coherence",
+    reference: Mapping[str, slice] | ReferenceArea | None = None,
+    variable: str | None = None,
+    block: int = 256,
+) -> xr.Dataset:
+    r"""Invert a network of pairs for displacement and velocity, lazily.
+
+    Each pixel by itself minimises (Berardino et al. 2002, with weights)
+
+    .. math:: \sum_m w_m (x_{j_m} - x_{i_m} - \varphi_m)^2, \qquad x_0 = 0
+
+    over the phases x of the dates, for the pairs m = (i, j) that have data there; then
+    ``displacement = -wavelength / (4 pi) * x``. Before that the mean over the reference
+    area is taken off each pair. The time series has no smoothness or velocity
+    constraint: a date that a pixel's pairs do not link to the reference date is NaN.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset, dims (pair, y, x)
+        Phase (rad, positive away from the satellite, later minus earlier date), with
+        ``reference_time`` and ``secondary_time`` on ``pair``, the attribute
+        ``wavelength`` (m) and, for weights, ``coherence``. NaN = no data.
+    weights : {"coherence", "variance", "none"}
+        w = coherence; w = coherence^2 / (1 - coherence^2), the inverse of the
+        Cramer-Rao bound of the phase variance up to a factor; or w = 1. Coherence is
+        clipped to 0.05..0.99 first; where the phase has data and the coherence has
+        none, it counts as 0.05.
+    reference : ReferenceArea or mapping with slices "y" and "x", optional
+        Reference area, pixel indices; None = `choose_reference`, which reads the cube
+        once.
+    variable : {"corrected_phase", "unwrapped_phase"}, optional
+        What to invert; None = the first of them that the cube has.
+    block : int
+        Windows are cut at multiples of this many pixels; no effect on the numbers.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dask arrays. ``displacement`` (time, y, x), m, positive toward the satellite, 0
+        at the reference date: the first date of the largest connected subset, named in
+        the attribute ``reference_time``. On (y, x): ``velocity`` and ``velocity_std``
+        (m/yr, see `velocity.fit_velocity` for what the latter leaves out),
+        ``temporal_coherence`` |mean exp(j r)| and ``residual_rms`` (rad, unweighted) of
+        the residuals r of the pairs used, ``pair_count`` (pairs used) and ``gap_count``
+        (dates not linked to the reference date; -1 where no pair has data).
+
+    Raises
+    ------
+    ValueError
+        If options or cube are not as above.
+
+    Warns
+    -----
+    UserWarning
+        If the network is not connected, or a pair has no data in the reference area
+        and is left out.
+    """
+    job = _plan(cube, weights, reference, variable, block)
+    return lazy(job, cube)
+
+
+def plan_inversion(
+    cube: xr.Dataset,
+    *,
+    weights: str = "coherence",
+    reference: Mapping[str, slice] | ReferenceArea | None = None,
+    variable: str | None = None,
+    block: int = 256,
+) -> BlockJob:
+    """`invert` as a plan of independent windows over (y, x); same options and errors.
+
+    Reads the reference area now (the whole cube if it is to be chosen), the rest when
+    the windows are computed.
+    """
+    return _plan(cube, weights, reference, variable, block)
+
+
+def choose_reference(cube: xr.Dataset, *, variable: str | None = None) -> ReferenceArea:
+    """Choose the reference area: the most coherent small cell with the fewest gaps.
+
+    Of the 8 x 8 px cells of a lattice anchored at the first pixel, those that hold data
+    (in at least half of their pixels) in the most pairs; of these, the one with the
+    highest coherence, averaged over pairs and pixels, a missing pixel counting as 0; of
+    equals, the first row by row. Without coherence in the cube a valid pixel counts
+    as 1. Reads every pair once, 256 x 256 px at a time.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset, dims (pair, y, x)
+    variable : str, optional
+        Phase variable, as for `invert`.
+
+    Returns
+    -------
+    ReferenceArea
+    """
+    variable = _check_cube(cube, variable)
+    rows, columns = cube.sizes[Y], cube.sizes[X]
+    height, width = min(CELL, rows), min(CELL, columns)
+    shape = (rows // height, columns // width)
+    pairs, quality = np.zeros(shape, int), np.zeros(shape)
+    for window in windows(
+        y=spans(shape[0] * height, READ_SIZE), x=spans(shape[1] * width, READ_SIZE)
+    ):
+        valid = np.isfinite(_read(cube, variable, window))
+        good = valid.astype("float32")
+        if "coherence" in cube:
+            good *= np.nan_to_num(_read(cube, "coherence", window))
+        cells = (-1, valid.shape[1] // height, height, valid.shape[2] // width, width)
+        y, x = window[Y].start // height, window[X].start // width
+        here = slice(y, y + cells[1]), slice(x, x + cells[3])
+        share = valid.reshape(cells).mean((2, 4))
+        pairs[here] = (share >= 0.5).sum(0)
+        quality[here] = good.reshape(cells).mean((0, 2, 4), dtype="float64")
+    if not pairs.any():
+        raise ValueError(
+            f"no {CELL} x {CELL} px cell of {variable} is half filled in any pair: "
+            "give reference="
+        )
+    best = np.where(pairs == pairs.max(), quality, -1.0).argmax()
+    y, x = (int(k) for k in np.unravel_index(best, shape))
+    area = ReferenceArea(
+        slice(y * height, (y + 1) * height), slice(x * width, (x + 1) * width)
+    )
+    logger.info(
+        "reference area: rows %d to %d, columns %d to %d, mean coherence %.3f, data in "
+        "%d of %d pairs",
+        *(area.y.start, area.y.stop, area.x.start, area.x.stop),
+        *(quality[y, x], pairs[y, x], cube.sizes[PAIR]),
+    )
+    return area
+
+
+def reference_phase(
+    cube: xr.Dataset, variable: str, area: Mapping[str, slice] | ReferenceArea
+) -> np.ndarray:
+    """Mean phase of every pair over the reference area.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset, dims (pair, y, x)
+    variable : str
+        Phase variable, rad.
+    area : ReferenceArea or mapping with slices "y" and "x"
+        Pixel indices.
+
+    Returns
+    -------
+    numpy.ndarray, float64, shape (pairs,)
+        rad; NaN for pairs without data there.
+
+    Raises
+    ------
+    ValueError
+        If the area is not inside the cube or no pair has data there.
+    """
+    area = _check_area(area, cube)
+    total, count = np.zeros(cube.sizes[PAIR]), np.zeros(cube.sizes[PAIR])
+    for window in windows(
+        y=spans(area.y.stop, READ_SIZE, start=area.y.start),
+        x=spans(area.x.stop, READ_SIZE, start=area.x.start),
+    ):
+        phase = _read(cube, variable, window)
+        valid = np.isfinite(phase)
+        total += np.where(valid, phase, 0).sum((1, 2), dtype="float64")
+        count += valid.sum((1, 2))
+    if not count.any():
+        raise ValueError(
+            f"reference={area}: no pair of {variable} has data there; it must hold data"
+        )
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _plan(
+    cube: xr.Dataset,
+    weights: str,
+    reference: Mapping[str, slice] | ReferenceArea | None,
+    variable: str | None,
+    block: int,
+) -> BlockJob:
+    """`plan_inversion`; warnings name the caller of the function that called this."""
+    variable = _check_cube(cube, variable)
+    if weights not in WEIGHTS:
+        raise ValueError(f"{weights=} must be one of {', '.join(WEIGHTS)}")
+    if weights != "none" and "coherence" not in cube:
+        raise ValueError(f"{weights=} needs the variable coherence: add it or use none")
+    wavelength = cube.attrs.get("wavelength")
+    if wavelength is None or not wavelength > 0:
+        raise ValueError(
+            f"{wavelength=}: cube.attrs must give the wavelength in metres"
+        )
+    early, late = cube["reference_time"].values, cube["secondary_time"].values
+    first, second, times = pair_indices(early, late)
+
+    if reference is None:
+        reference = choose_reference(cube, variable=variable)
+    area = _check_area(reference, cube)
+    constants = reference_phase(cube, variable, area)
+    used = np.isfinite(constants)
+    if not used.all():
+        names = [f"{times[first[k]]}/{times[second[k]]}" for k in np.flatnonzero(~used)]
+        warnings.warn(
+            f"{len(names)} pair(s) without data in the reference area are left out: "
+            + ", ".join(names),
+            stacklevel=3,
+        )
+    subsets = connected_subsets(early[used], late[used])
+    missing = np.setdiff1d(times, subsets[0])
+    if missing.size:
+        warnings.warn(
+            f"the network is not connected: {missing.size} of {times.size} dates have "
+            f"no chain of pairs to the reference date {subsets[0][0]} and get no "
+            f"displacement: {', '.join(map(str, missing))}",
+            stacklevel=3,
+        )
+    origin = int(np.searchsorted(times, subsets[0][0]))
+    attributes = {
+        "phase_variable": variable,
+        "weights": weights,
+        "reference_rows": [area.y.start, area.y.stop],
+        "reference_columns": [area.x.start, area.x.stop],
+        "reference_time": str(times[origin]),
+    }
+    return BlockJob(
+        outputs=("displacement", *MAPS),
+        compute=partial(
+            _invert_window,
+            variable=variable,
+            weights=weights,
+            constants=constants,
+            network=Network(first, second, times.size, origin),
+            years=years_since(times, times[0]),
+            wavelength=float(wavelength),
+        ),
+        windows=windows(y=spans(cube.sizes[Y], block), x=spans(cube.sizes[X], block)),
+        sizes={TIME: times.size, Y: cube.sizes[Y], X: cube.sizes[X]},
+        coords={TIME: times},
+        attributes=dict.fromkeys(("displacement", *MAPS), attributes),
+    )
+
+
+def _invert_window(
+    cube: xr.Dataset,
+    window: Window,
+    *,
+    variable: str,
+    weights: str,
+    constants: np.ndarray,
+    network: Network,
+    years: np.ndarray,
+    wavelength: float,
+) -> dict[str, np.ndarray]:
+    """Compute the outputs of one window, as many pixels at a time as `MEMORY` holds."""
+    phase = _read(cube, variable, window)
+    pairs, rows, columns = phase.shape
+    pixels = rows * columns
+    phase = phase.reshape(pairs, pixels)
+    coherence = None
+    if weights != "none":
+        coherence = _read(cube, "coherence", window).reshape(pairs, pixels)
+    found = {name: np.empty(pixels, VARIABLES[name].dtype) for name in MAPS}
+    found["displacement"] = np.empty((years.size, pixels), "float32")
+    bandwidth = network.elimination_order()[1]
+    per_pixel = 8 * (6 * pairs + (bandwidth + 6) * years.size)
+    for part in spans(pixels, max(1, MEMORY // per_pixel)):
+        values = phase[:, part] - constants[:, None]
+        valid = np.isfinite(values)
+        values[~valid] = 0
+        weight = valid.astype("float64")
+        if coherence is not None:
+            weight *= _weight(weights, coherence[:, part])
+        linked = network.linked(valid) & valid.any(0)
+        dates = network.solve(values, weight, linked)
+        displacement = phase_to_displacement(dates, wavelength)
+        used = valid & linked[network.first]
+        gaps = (~linked).sum(0)
+        maps = (
+            *fit_velocity(displacement, years),
+            *_fit_quality(values - network.pair_phase(dates), used),
+            used.sum(0),
+            np.where(gaps == years.size, -1, gaps),
+        )
+        found["displacement"][:, part] = displacement
+        for name, array in zip(MAPS, maps, strict=True):
+            found[name][part] = array
+    return {
+        name: array.reshape(*array.shape[:-1], rows, columns)
+        for name, array in found.items()
+    }
+
+
+def _weight(weights: str, coherence: np.ndarray) -> np.ndarray:
+    """Weight of every pair and pixel, float64, from its coherence."""
+    low, high = COHERENCE_LIMITS
+    # fmax takes the number where the other is NaN.
+    clipped = np.fmin(np.fmax(coherence.astype("float64"), low), high)
+    if weights == "coherence":
+        return clipped
+    return clipped**2 / (1 - clipped**2)
+
+
+def _fit_quality(
+    residual: np.ndarray, used: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Temporal coherence and RMS (rad) of the residuals used, shape (pairs, pixels)."""
+    count = np.where(used.any(0), used.sum(0), np.nan)
+    residual = np.where(used, residual, 0)
+    cosine, sine, square = (np.zeros(residual.shape[1]) for _ in range(3))
+    for values, there in zip(residual, used, strict=True):
+        wrapped = (values - 2 * np.pi * np.rint(values / (2 * np.pi))).astype("float32")
+        cosine += np.cos(wrapped) * there
+        sine += np.sin(wrapped)
+        square += values**2
+    return np.hypot(cosine, sine) / count, np.sqrt(square / count)
+
+
+def _read(cube: xr.Dataset, name: str, window: Window) -> np.ndarray:
+    """One variable of the cube in one window, shape (pairs, rows, columns)."""
+    part = cube[name].isel({Y: window[Y], X: window[X]}).compute()
+    return np.asarray(part.transpose(PAIR, Y, X).values)
+
+
+def _check_cube(cube: xr.Dataset, variable: str | None) -> str:
+    """Return the phase variable to use, if the cube is one that can be inverted."""
+    if variable is None:
+        variable = next((name for name in PHASES if name in cube), PHASES[-1])
+    if variable not in PHASES or variable not in cube:
+        raise ValueError(
+            f"{variable=} must be one of {', '.join(PHASES)} and be in the cube, which "
+            f"has {', '.join(map(str, cube.data_vars))}"
+        )
+    if set(cube[variable].dims) != {PAIR, Y, X}:
+        raise ValueError(
+            f"{variable} has dims {cube[variable].dims}: they must be {PAIR, Y, X}"
+        )
+    if 0 in cube[variable].shape:
+        raise ValueError(f"{variable} has shape {cube[variable].shape}: it has no data")
+    for name in ("reference_time", "secondary_time"):
+        if name not in cube.variables or cube[name].dims != (PAIR,):
+            raise ValueError(f"the cube must have {name} along the dimension {PAIR!r}")
+    return variable
+
+
+def _check_area(
+    area: Mapping[str, slice] | ReferenceArea, cube: xr.Dataset
+) -> ReferenceArea:
+    """`area` with explicit bounds, if it is one and lies in the cube."""
+    if not isinstance(area, ReferenceArea):
+        if set(area) != {Y, X}:
+            raise ValueError(f"reference={area} must have the slices {Y!r} and {X!r}")
+        area = ReferenceArea(area[Y], area[X])
+    bounds = []
+    for name, part in zip((Y, X), area, strict=True):
+        size = cube.sizes[name]
+        start = 0 if part.start is None else part.start
+        stop = size if part.stop is None else part.stop
+        if not 0 <= start < stop <= size or part.step not in (None, 1):
+            raise ValueError(
+                f"reference {name}={part} must be a slice of pixels within 0..{size}"
+            )
+        bounds.append(slice(int(start), int(stop)))
+    return ReferenceArea(*bounds)
