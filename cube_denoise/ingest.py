@@ -122,11 +122,12 @@ def ingest(
     report = IngestReport(present=len(records) - len(new))
     if not new:
         return report
+    moments = _acquisitions(cube, records)
     source = _Rasters(grid_of(cube.attrs), int(cube.attrs["shard"]), tuple(new))
     asked = {"items": [[r.id, r.assets["unwrapped_phase"].href] for r in new]}
     pairs = _Pairs(
-        reference_time=np.array([_time(r.reference_time) for r in new]),
-        secondary_time=np.array([_time(r.secondary_time) for r in new]),
+        reference_time=np.array([moments[r.key[0]] for r in new]),
+        secondary_time=np.array([moments[r.key[1]] for r in new]),
         perpendicular_baseline=np.array([r.perpendicular_baseline for r in new]),
         items=[{"id": r.id, "key": list(r.key)} for r in new],
     )
@@ -527,8 +528,24 @@ def _check_fit(
         )
 
 
-def _time(moment: Any) -> np.datetime64:
-    return np.datetime64(int(moment.timestamp()), "s")
+def _acquisitions(
+    cube: xr.Dataset, records: Sequence[Interferogram]
+) -> dict[str, np.datetime64]:
+    """One time per acquisition date: products of one pass may differ by seconds.
+
+    The time that the cube has, else the earliest of the records.
+    """
+    found: dict[str, np.datetime64] = {}
+    for record in records:
+        for date, moment in zip(
+            record.key[:2], (record.reference_time, record.secondary_time), strict=True
+        ):
+            time = np.datetime64(int(moment.timestamp()), "s")
+            found[date] = min(time, found.get(date, time))
+    for name in store.PAIR_TIMES:
+        for time in cube[name].values.astype("datetime64[s]"):
+            found[str(time.astype("datetime64[D]"))] = time
+    return found
 
 
 def _one_line(error: Exception) -> str:

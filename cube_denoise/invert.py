@@ -1,17 +1,14 @@
 """Small-baseline inversion: pairs -> displacement series, velocity and quality."""
 
-import logging
 import warnings
 from collections.abc import Mapping
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from cube_denoise.blocks import BlockJob, Window, lazy, spans, windows
 from cube_denoise.conventions import (
-    PAIR,
     TIME,
     VARIABLES,
     X,
@@ -20,35 +17,27 @@ from cube_denoise.conventions import (
     years_since,
 )
 from cube_denoise.network import Network, connected_subsets, pair_indices
+from cube_denoise.reference import (
+    ReferenceArea,
+    checked_area,
+    choose_reference,
+    phase_variable,
+    read_window,
+    reference_phase,
+)
 from cube_denoise.velocity import fit_velocity
-
-logger = logging.getLogger(__name__)
 
 MAPS = (
     *("velocity", "velocity_std", "temporal_coherence", "residual_rms"),
     *("pair_count", "gap_count"),
 )
-PHASES = ("corrected_phase", "unwrapped_phase")
 WEIGHTS = ("none", "coherence", "variance")
 
 COHERENCE_LIMITS = (0.05, 0.99)
 """Coherence is clipped to this range before it becomes a weight."""
 
-CELL = 8
-"""Side of the lattice cells among which the reference area is chosen, px."""
-
-READ_SIZE = 256
-"""Side of the windows the reference area is looked for in, px (multiple of `CELL`)."""
-
 MEMORY = 1 << 26
 """Temporary memory of an inversion, bytes, beside inputs and outputs of the window."""
-
-
-class ReferenceArea(NamedTuple):
-    """Pixels whose mean phase is zero in every pair, as index slices."""
-
-    y: slice
-    x: slice
 
 
 def invert(
@@ -131,102 +120,6 @@ def plan_inversion(
     return _plan(cube, weights, reference, variable, block)
 
 
-def choose_reference(cube: xr.Dataset, *, variable: str | None = None) -> ReferenceArea:
-    """Choose the reference area: the most coherent small cell with the fewest gaps.
-
-    Of the 8 x 8 px cells of a lattice anchored at the first pixel, those that hold data
-    (in at least half of their pixels) in the most pairs; of these, the one with the
-    highest coherence, averaged over pairs and pixels, a missing pixel counting as 0; of
-    equals, the first row by row. Without coherence in the cube a valid pixel counts
-    as 1. Reads every pair once, 256 x 256 px at a time.
-
-    Parameters
-    ----------
-    cube : xarray.Dataset, dims (pair, y, x)
-    variable : str, optional
-        Phase variable, as for `invert`.
-
-    Returns
-    -------
-    ReferenceArea
-    """
-    variable = _check_cube(cube, variable)
-    rows, columns = cube.sizes[Y], cube.sizes[X]
-    height, width = min(CELL, rows), min(CELL, columns)
-    shape = (rows // height, columns // width)
-    pairs, quality = np.zeros(shape, int), np.zeros(shape)
-    for window in windows(
-        y=spans(shape[0] * height, READ_SIZE), x=spans(shape[1] * width, READ_SIZE)
-    ):
-        valid = np.isfinite(_read(cube, variable, window))
-        good = valid.astype("float32")
-        if "coherence" in cube:
-            good *= np.nan_to_num(_read(cube, "coherence", window))
-        cells = (-1, valid.shape[1] // height, height, valid.shape[2] // width, width)
-        y, x = window[Y].start // height, window[X].start // width
-        here = slice(y, y + cells[1]), slice(x, x + cells[3])
-        share = valid.reshape(cells).mean((2, 4))
-        pairs[here] = (share >= 0.5).sum(0)
-        quality[here] = good.reshape(cells).mean((0, 2, 4), dtype="float64")
-    if not pairs.any():
-        raise ValueError(
-            f"no {CELL} x {CELL} px cell of {variable} is half filled in any pair: "
-            "give reference="
-        )
-    best = np.where(pairs == pairs.max(), quality, -1.0).argmax()
-    y, x = (int(k) for k in np.unravel_index(best, shape))
-    area = ReferenceArea(
-        slice(y * height, (y + 1) * height), slice(x * width, (x + 1) * width)
-    )
-    logger.info(
-        "reference area: rows %d to %d, columns %d to %d, mean coherence %.3f, data in "
-        "%d of %d pairs",
-        *(area.y.start, area.y.stop, area.x.start, area.x.stop),
-        *(quality[y, x], pairs[y, x], cube.sizes[PAIR]),
-    )
-    return area
-
-
-def reference_phase(
-    cube: xr.Dataset, variable: str, area: Mapping[str, slice] | ReferenceArea
-) -> np.ndarray:
-    """Mean phase of every pair over the reference area.
-
-    Parameters
-    ----------
-    cube : xarray.Dataset, dims (pair, y, x)
-    variable : str
-        Phase variable, rad.
-    area : ReferenceArea or mapping with slices "y" and "x"
-        Pixel indices.
-
-    Returns
-    -------
-    numpy.ndarray, float64, shape (pairs,)
-        rad; NaN for pairs without data there.
-
-    Raises
-    ------
-    ValueError
-        If the area is not inside the cube or no pair has data there.
-    """
-    area = _check_area(area, cube)
-    total, count = np.zeros(cube.sizes[PAIR]), np.zeros(cube.sizes[PAIR])
-    for window in windows(
-        y=spans(area.y.stop, READ_SIZE, start=area.y.start),
-        x=spans(area.x.stop, READ_SIZE, start=area.x.start),
-    ):
-        phase = _read(cube, variable, window)
-        valid = np.isfinite(phase)
-        total += np.where(valid, phase, 0).sum((1, 2), dtype="float64")
-        count += valid.sum((1, 2))
-    if not count.any():
-        raise ValueError(
-            f"reference={area}: no pair of {variable} has data there; it must hold data"
-        )
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
 def _plan(
     cube: xr.Dataset,
     weights: str,
@@ -235,7 +128,7 @@ def _plan(
     block: int,
 ) -> BlockJob:
     """`plan_inversion`; warnings name the caller of the function that called this."""
-    variable = _check_cube(cube, variable)
+    variable = phase_variable(cube, variable)
     if weights not in WEIGHTS:
         raise ValueError(f"{weights=} must be one of {', '.join(WEIGHTS)}")
     if weights != "none" and "coherence" not in cube:
@@ -250,7 +143,7 @@ def _plan(
 
     if reference is None:
         reference = choose_reference(cube, variable=variable)
-    area = _check_area(reference, cube)
+    area = checked_area(reference, cube)
     constants = reference_phase(cube, variable, area)
     used = np.isfinite(constants)
     if not used.all():
@@ -307,13 +200,13 @@ def _invert_window(
     wavelength: float,
 ) -> dict[str, np.ndarray]:
     """Compute the outputs of one window, as many pixels at a time as `MEMORY` holds."""
-    phase = _read(cube, variable, window)
+    phase = read_window(cube, variable, window)
     pairs, rows, columns = phase.shape
     pixels = rows * columns
     phase = phase.reshape(pairs, pixels)
     coherence = None
     if weights != "none":
-        coherence = _read(cube, "coherence", window).reshape(pairs, pixels)
+        coherence = read_window(cube, "coherence", window).reshape(pairs, pixels)
     found = {name: np.empty(pixels, VARIABLES[name].dtype) for name in MAPS}
     found["displacement"] = np.empty((years.size, pixels), "float32")
     bandwidth = network.elimination_order()[1]
@@ -368,51 +261,3 @@ def _fit_quality(
         sine += np.sin(wrapped)
         square += values**2
     return np.hypot(cosine, sine) / count, np.sqrt(square / count)
-
-
-def _read(cube: xr.Dataset, name: str, window: Window) -> np.ndarray:
-    """One variable of the cube in one window, shape (pairs, rows, columns)."""
-    part = cube[name].isel({Y: window[Y], X: window[X]}).compute()
-    return np.asarray(part.transpose(PAIR, Y, X).values)
-
-
-def _check_cube(cube: xr.Dataset, variable: str | None) -> str:
-    """Return the phase variable to use, if the cube is one that can be inverted."""
-    if variable is None:
-        variable = next((name for name in PHASES if name in cube), PHASES[-1])
-    if variable not in PHASES or variable not in cube:
-        raise ValueError(
-            f"{variable=} must be one of {', '.join(PHASES)} and be in the cube, which "
-            f"has {', '.join(map(str, cube.data_vars))}"
-        )
-    if set(cube[variable].dims) != {PAIR, Y, X}:
-        raise ValueError(
-            f"{variable} has dims {cube[variable].dims}: they must be {PAIR, Y, X}"
-        )
-    if 0 in cube[variable].shape:
-        raise ValueError(f"{variable} has shape {cube[variable].shape}: it has no data")
-    for name in ("reference_time", "secondary_time"):
-        if name not in cube.variables or cube[name].dims != (PAIR,):
-            raise ValueError(f"the cube must have {name} along the dimension {PAIR!r}")
-    return variable
-
-
-def _check_area(
-    area: Mapping[str, slice] | ReferenceArea, cube: xr.Dataset
-) -> ReferenceArea:
-    """`area` with explicit bounds, if it is one and lies in the cube."""
-    if not isinstance(area, ReferenceArea):
-        if set(area) != {Y, X}:
-            raise ValueError(f"reference={area} must have the slices {Y!r} and {X!r}")
-        area = ReferenceArea(area[Y], area[X])
-    bounds = []
-    for name, part in zip((Y, X), area, strict=True):
-        size = cube.sizes[name]
-        start = 0 if part.start is None else part.start
-        stop = size if part.stop is None else part.stop
-        if not 0 <= start < stop <= size or part.step not in (None, 1):
-            raise ValueError(
-                f"reference {name}={part} must be a slice of pixels within 0..{size}"
-            )
-        bounds.append(slice(int(start), int(stop)))
-    return ReferenceArea(*bounds)

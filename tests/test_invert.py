@@ -9,14 +9,9 @@ import xarray as xr
 
 from cube_denoise.blocks import lazy
 from cube_denoise.conventions import VARIABLES, displacement_to_phase
-from cube_denoise.invert import (
-    ReferenceArea,
-    choose_reference,
-    invert,
-    plan_inversion,
-    reference_phase,
-)
+from cube_denoise.invert import invert, plan_inversion
 from cube_denoise.network import incidence_matrix
+from cube_denoise.reference import ReferenceArea, choose_reference, reference_phase
 
 WAVELENGTH = 0.05546576
 TIMES = np.datetime64("2020-01-01T05:00:00", "s") + 12 * 86400 * np.arange(12)

@@ -8,7 +8,8 @@ import pytest
 import rasterio
 import xarray as xr
 
-from cube_denoise.invert import choose_reference, invert
+from cube_denoise.invert import invert
+from cube_denoise.reference import choose_reference
 from cube_denoise.network import closure_triplets, connected_subsets, triplet_closure
 
 FOLDER = Path(__file__).parents[2] / "shared/data/mexico-city-s1"
