@@ -146,7 +146,7 @@ def displacement_to_phase(displacement: _Array, wavelength: float) -> _Array:
     return displacement * (-4 * np.pi / wavelength)
 
 
-def los_unit_vector(incidence: _Array, heading: float) -> tuple[_Array, _Array, _Array]:
+def los_unit_vector(incidence: Any, heading: float) -> tuple[Any, Any, Any]:
     """Unit vector from the ground to a right-looking satellite.
 
     Parameters

@@ -302,7 +302,8 @@ def _load(folder: str) -> Any:
 
     from cube_denoise.models import zoo
 
-    return zoo.load_model(folder).fused().to(memory_format=torch.channels_last)
+    model: Any = zoo.load_model(folder).fused()
+    return model.to(memory_format=torch.channels_last)
 
 
 def _reference(model: "str | Path | nn.Module") -> "str | nn.Module":

@@ -128,7 +128,9 @@ def _snap(value: float, origin: float, step: float, rounding: Any) -> int:
 def zarr_attributes(grid: GeoBox) -> dict[str, Any]:
     """Group attributes of the Zarr conventions ``proj:`` and ``spatial:``."""
     bounds = grid.boundingbox
-    epsg = grid.crs.epsg if grid.crs is not None else None
+    if grid.crs is None:
+        raise ValueError(f"{grid=} has no CRS: a cube needs one")
+    epsg = grid.crs.epsg
     projection = (
         {"proj:code": f"EPSG:{epsg}"} if epsg else {"proj:wkt2": grid.crs.to_wkt()}
     )

@@ -47,7 +47,8 @@ class DnCNN(nn.Module):
                 nn.BatchNorm2d(c),
                 nn.ReLU(True),
             ]
-        layers += [_conv(c, 1)]
+        last = _conv(c, 1)
+        layers.append(last)
         self.layers = nn.Sequential(*layers)
         self.receptive_radius: int | None = 2 + sum(middle)
         """Pixels beyond which the input does not change an output pixel."""
@@ -57,7 +58,7 @@ class DnCNN(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         # Start as the network that removes nothing.
-        nn.init.zeros_(self.layers[-1].weight)
+        nn.init.zeros_(last.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Noise, normalised, (batch, 1, y, x), of inputs (batch, channels, y, x)."""
@@ -72,7 +73,9 @@ class DnCNN(nn.Module):
         layers: list[nn.Module] = []
         for layer in copy.layers:
             if isinstance(layer, nn.BatchNorm2d):
-                layers[-1] = fuse_conv_bn_eval(layers[-1], layer)
+                convolution = layers[-1]
+                assert isinstance(convolution, nn.Conv2d)
+                layers[-1] = fuse_conv_bn_eval(convolution, layer)
             else:
                 layers.append(layer)
         copy.layers = nn.Sequential(*layers)

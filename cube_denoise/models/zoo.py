@@ -13,7 +13,6 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
-from torch import nn
 
 from cube_denoise.models.dncnn import DnCNN, DnCNNConfig
 
@@ -75,7 +74,7 @@ def model_hash(name_or_path: str | Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def load_model(name_or_path: str | Path) -> nn.Module:
+def load_model(name_or_path: str | Path) -> DnCNN:
     """Network with trained weights, in eval mode, on the CPU.
 
     Parameters
@@ -94,7 +93,7 @@ def load_model(name_or_path: str | Path) -> nn.Module:
     architecture = config.get("architecture")
     if architecture != "DnCNN":
         raise ValueError(f"{architecture=} in {folder}/config.json: must be 'DnCNN'")
-    arguments = {
+    arguments: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in config["arguments"].items()
     }
