@@ -246,11 +246,12 @@ def _append(
         count = len(pairs.items)
         before = stage.cube.sizes[PAIR] - count
         tasks = [*range(count), *(["static"] if layers else [])]
+        size = 2 * 4 * grid_sizes[Y] * grid_sizes[X]  # phase and coherence, bytes
         work = functools.partial(_work, source=source, before=before)
         title = f"ingest {count} pairs"
         with (
             workers or Workers() as pool,
-            progress("ingest", len(tasks), unit="pairs") as advance,
+            progress("ingest", len(tasks), unit="pairs", size=size) as advance,
         ):
             stage.fill(work, tasks, pool, advance=advance)
         failed = {

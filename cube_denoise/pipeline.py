@@ -17,7 +17,7 @@ from cube_denoise import store
 from cube_denoise.blocks import BlockJob, Window
 from cube_denoise.catalog import search
 from cube_denoise.cluster import Workers
-from cube_denoise.conventions import PAIR
+from cube_denoise.conventions import PAIR, VARIABLES
 from cube_denoise.correct import (
     PASSED_THROUGH,
     describe,
@@ -250,12 +250,19 @@ def _fill(
     finish: Callable[[zarr.Group], None] | None = None,
 ) -> None:
     """Stage a block job and publish it."""
+    size = sum(
+        np.dtype(VARIABLES[n].dtype).itemsize
+        * np.prod([job.sizes[d] for d in VARIABLES[n].dims])
+        for n in job.outputs
+    )
     with store.stage(url, step=step, branch=branch, asked=asked) as stage:
         if not stage.resumed():
             stage.change(layout, "layout")
         with (
             workers as pool,
-            progress(step, len(job.windows), unit="blocks") as advance,
+            progress(
+                step, len(job.windows), unit="blocks", size=size / len(job.windows)
+            ) as advance,
         ):
             work = partial(_one_window, compute=job.compute)
             stage.fill(work, job.windows, pool, advance=advance)

@@ -15,7 +15,9 @@ Advance = Callable[[float], None]
 
 
 @contextmanager
-def progress(title: str, total: float, *, unit: str) -> Iterator[Advance]:
+def progress(
+    title: str, total: float, *, unit: str, size: float = 0.0
+) -> Iterator[Advance]:
     """Report work as it is done.
 
     Parameters
@@ -25,7 +27,9 @@ def progress(title: str, total: float, *, unit: str) -> Iterator[Advance]:
     total : float
         Amount of work.
     unit : str
-        What is counted ("pairs", "blocks", "MB").
+        What is counted ("pairs", "blocks").
+    size : float
+        Bytes of one unit, to tell how much data went through; 0 = not told.
 
     Yields
     ------
@@ -33,12 +37,12 @@ def progress(title: str, total: float, *, unit: str) -> Iterator[Advance]:
         Call it with the amount of work just done.
     """
     if sys.stderr.isatty():
-        yield from _bar(title, total, unit)
+        yield from _bar(title, total, unit, size)
     else:
-        yield from _lines(title, total, unit)
+        yield from _lines(title, total, unit, size)
 
 
-def _bar(title: str, total: float, unit: str) -> Iterator[Advance]:
+def _bar(title: str, total: float, unit: str, size: float) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -53,17 +57,24 @@ def _bar(title: str, total: float, unit: str) -> Iterator[Advance]:
         TextColumn("{task.description:10}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(unit),
+        TextColumn(unit + ("{task.fields[data]}" if size else "")),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda amount: bar.advance(task, amount)
+        task = bar.add_task(title, total=total, data="")
+        done = 0.0
+
+        def advance(amount: float) -> None:
+            nonlocal done
+            done += amount
+            bar.update(task, completed=done, data=f", {done * size / 1e6:.0f} MB")
+
+        yield advance
 
 
-def _lines(title: str, total: float, unit: str) -> Iterator[Advance]:
+def _lines(title: str, total: float, unit: str, size: float) -> Iterator[Advance]:
     begin = last = time.monotonic()
     done = 0.0
 
@@ -73,7 +84,10 @@ def _lines(title: str, total: float, unit: str) -> Iterator[Advance]:
         now = time.monotonic()
         if now - last >= LOG_EVERY or done >= total:
             left = (now - begin) / done * (total - done) if done else float("nan")
-            log.info("%s: %g of %g %s, %.0f s left", title, done, total, unit, left)
+            data = f", {done * size / 1e6:.0f} MB" if size else ""
+            log.info(
+                "%s: %g of %g %s%s, %.0f s left", title, done, total, unit, data, left
+            )
             last = now
 
     yield advance
