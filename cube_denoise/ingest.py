@@ -251,9 +251,15 @@ def _append(
         title = f"ingest {count} pairs"
         with (
             workers or Workers() as pool,
-            progress("ingest", len(tasks), unit="pairs", size=size) as advance,
+            progress("ingest", count, unit="pairs", size=size) as advance,
         ):
-            stage.fill(work, tasks, pool, advance=advance)
+            stage.fill(
+                work,
+                tasks,
+                pool,
+                advance=advance,
+                amount=lambda task: float(task != "static"),
+            )
         failed = {
             pairs.items[k]["id"]: why for k, why in stage.skipped.items() if k < count
         }
