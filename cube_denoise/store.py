@@ -285,7 +285,7 @@ def create_cube(
                 ),
             }
         )
-        for key, coordinate in xr_coords(grid).items():
+        for key, coordinate in xr_coords(grid, dims=(Y, X)).items():
             name, dims = str(key), [str(d) for d in coordinate.dims]
             attrs = dict(coordinate.attrs)
             if name in (Y, X):
