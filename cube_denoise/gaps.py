@@ -8,9 +8,9 @@ def fill_gaps(values: np.ndarray) -> np.ndarray:
     """Replace NaN by a smooth surface through the valid pixels (push-pull pyramid).
 
     Valid pixels are averaged over 2 x 2, 4 x 4, ... cells until every cell holds
-    data, and the coarse values are interpolated back into the holes; outside the
-    hull of the data this tends to the value of the nearest data. The result depends
-    on the whole array: give arrays cut on a fixed lattice.
+    data, and the coarse values are interpolated back into the holes; far from the data
+    this tends to their mean. The result depends on the whole array: give arrays cut on
+    a fixed lattice.
 
     Parameters
     ----------

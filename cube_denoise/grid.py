@@ -5,8 +5,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from affine import Affine
+from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import BoundingBox
+from pyproj.exceptions import CRSError
 
 CONVENTIONS = (
     {
@@ -56,14 +58,14 @@ def regular_grid(
     Raises
     ------
     ValueError
-        If there is no raster, the box is empty or outside the rasters, or a
-        resolution is missing or not positive.
+        If there is no raster, a CRS is unknown, the box is empty or outside the
+        rasters, or a resolution is missing, not positive or too coarse.
     """
-    boxes = [GeoBox(shape, Affine(*t[:6]), c) for c, shape, t in footprints]
+    boxes = [GeoBox(shape, Affine(*t[:6]), _known_crs(c)) for c, shape, t in footprints]
     if not boxes:
         raise ValueError("footprints is empty: a grid needs at least one raster")
     first = boxes[0]
-    target = crs or str(first.crs)
+    target = _known_crs(str(first.crs) if crs is None else crs)
     same_crs = first.crs == target
     if resolution is None:
         if not same_crs:
@@ -82,8 +84,8 @@ def regular_grid(
         max(a.top for a in areas),
     )
     if bbox is not None:
-        west, south, east, north = bbox
-        if not (west < east and south < north):
+        west, south, east, north = bbox if len(bbox) == 4 else (math.nan,) * 4
+        if not (-360 <= west < east <= 360 and -90 <= south < north <= 90):
             raise ValueError(f"{bbox=} must be (west, south, east, north) in degrees")
         wanted = BoundingBox(west, south, east, north, "EPSG:4326").to_crs(target)
         union = (
@@ -101,6 +103,11 @@ def regular_grid(
     right = _snap(union[2], origin[0], resolution, math.ceil)
     bottom = _snap(union[1], origin[1], step_y, math.floor)
     top = _snap(union[3], origin[1], step_y, math.ceil)
+    if top <= bottom or right <= left:
+        raise ValueError(
+            f"{resolution=} is larger than the area, {union[2] - union[0]:g} x "
+            f"{union[3] - union[1]:g} in units of {target}"
+        )
     transform = Affine(
         resolution,
         0,
@@ -112,7 +119,16 @@ def regular_grid(
     return GeoBox((top - bottom, right - left), transform, target)
 
 
-def _bounds_in(box: GeoBox, crs: str) -> BoundingBox:
+def _known_crs(crs: Any) -> CRS:
+    try:
+        return CRS(crs)
+    except CRSError:
+        raise ValueError(
+            f"{crs=} is unknown: give a code such as EPSG:32611, or WKT"
+        ) from None
+
+
+def _bounds_in(box: GeoBox, crs: CRS) -> BoundingBox:
     if box.crs == crs:
         return box.boundingbox
     return box.footprint(crs).boundingbox
