@@ -9,6 +9,7 @@ import functools
 import json
 import logging
 import os
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -83,10 +84,15 @@ def storage(url: str | Path) -> icechunk.Storage:
     Raises
     ------
     CubeError
-        If the scheme is unknown.
+        If the scheme is unknown, or there is no bucket in the URL.
     """
+    path = _local_path(url)
+    if path is not None:
+        return icechunk.local_filesystem_storage(str(path))
     parts = urlsplit(str(url))
     prefix = parts.path.strip("/")
+    if parts.scheme in ("s3", "gs") and not parts.netloc:
+        raise CubeError(f"url={str(url)!r}: must be {parts.scheme}://bucket/path")
     if parts.scheme == "s3":
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get(
             "AWS_ENDPOINT_URL"
@@ -102,10 +108,34 @@ def storage(url: str | Path) -> icechunk.Storage:
         )
     if parts.scheme == "gs":
         return icechunk.gcs_storage(bucket=parts.netloc, prefix=prefix, from_env=True)
-    if parts.scheme in ("", "file"):
-        path = parts.path if parts.scheme else str(url)
-        return icechunk.local_filesystem_storage(str(Path(path).absolute()))
     raise CubeError(f"url={str(url)!r}: must be a local path, s3://... or gs://...")
+
+
+def _local_path(url: str | Path) -> Path | None:
+    """Absolute path of a cube on disk; None for one in a bucket."""
+    parts = urlsplit(str(url))
+    if parts.scheme not in ("", "file"):
+        return None
+    return Path(parts.path if parts.scheme else str(url)).absolute()
+
+
+def _find_repository(url: str | Path) -> icechunk.Repository | None:
+    """Open what is there, if there is a repository."""
+    path = _local_path(url)
+    if path is not None and not path.is_dir():
+        if path.exists():
+            raise CubeError(f"url={str(url)!r} is a file and must be a folder")
+        return None  # Icechunk would make the folder, and panic where it cannot.
+    place = storage(url)
+    if not icechunk.Repository.exists(place):
+        return None
+    return icechunk.Repository.open(place)
+
+
+def _is_empty(repository: icechunk.Repository) -> bool:
+    """Whether making the cube was interrupted before its first commit."""
+    newest = next(iter(repository.ancestry(branch="main")))
+    return newest.parent_id is None
 
 
 def open_repository(url: str | Path) -> icechunk.Repository:
@@ -117,12 +147,12 @@ def open_repository(url: str | Path) -> icechunk.Repository:
         If there is none, or it cannot be reached.
     """
     try:
-        store = storage(url)
-        if not icechunk.Repository.exists(store):
+        repository = _find_repository(url)
+        if repository is None or _is_empty(repository):
             raise CubeError(
                 f"url={str(url)!r}: there is no cube; `cube-denoise ingest` makes one"
             )
-        return icechunk.Repository.open(store)
+        return repository
     except icechunk.IcechunkError as error:
         raise CubeError(f"url={str(url)!r} cannot be opened: {_brief(error)}") from None
 
@@ -136,7 +166,8 @@ def exists(url: str | Path) -> bool:
         If the place cannot be reached.
     """
     try:
-        return bool(icechunk.Repository.exists(storage(url)))
+        repository = _find_repository(url)
+        return repository is not None and not _is_empty(repository)
     except icechunk.IcechunkError as error:
         raise CubeError(
             f"url={str(url)!r} cannot be reached: {_brief(error)}"
@@ -264,10 +295,15 @@ def create_cube(
     if chunk < 1 or shard % chunk:
         raise ValueError(f"{shard=} must be a multiple of {chunk=}")
     try:
-        place = storage(url)
-        if icechunk.Repository.exists(place):
+        repository = _find_repository(url)
+        if repository is not None and not _is_empty(repository):
             raise CubeError(f"url={str(url)!r}: there is a cube already")
-        repository = _create(place)
+        path = _local_path(url)
+        if path is not None:
+            path.mkdir(parents=True, exist_ok=True)
+            if not os.access(path, os.W_OK):
+                raise CubeError(f"url={str(url)!r}: the folder cannot be written to")
+        repository = repository or _create(storage(url))
         session = repository.writable_session("main")
         root = zarr.create_group(session.store)
         root.attrs.update(
@@ -801,19 +837,42 @@ def export_zarr(cube: xr.Dataset, url: str | Path, *, overwrite: bool = False) -
         chunks = plain[name].chunks
         if chunks:
             plain[name].encoding["chunks"] = tuple(c[0] for c in chunks)
+        if "spatial_ref" in cube.coords and {Y, X} <= set(plain[name].dims):
+            plain[name].encoding["grid_mapping"] = "spatial_ref"
     for name in (*PAIR_TIMES, TIME):
         if name in plain:
             plain[name].encoding = {"units": EPOCH, "dtype": "int64"}
+    parts = urlsplit(str(url))
+    if parts.scheme not in ("", "file"):
+        _write_plain(plain, str(url), str(url), overwrite=overwrite)
+        return
+    target = Path(parts.path if parts.scheme else url).absolute()
+    if target.exists() and not overwrite:
+        raise CubeError(f"url={str(url)!r} exists: give another, or overwrite")
+    if target.exists() and not (target / "zarr.json").is_file():
+        raise CubeError(f"url={str(url)!r} is not a Zarr store: it is not overwritten")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Written beside its place: there it is whole or not at all.
+    prefix = f".{target.name}-"
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as work:
+        _write_plain(plain, f"{work}/new", str(url), overwrite=False)
+        if target.exists():
+            target.rename(f"{work}/old")
+        Path(work, "new").rename(target)
+
+
+def _write_plain(plain: xr.Dataset, where: str, url: str, *, overwrite: bool) -> None:
+    """Write with metadata last; `url` is what the user calls it."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Consolidated metadata")
             plain.to_zarr(
-                str(url),
+                where,
                 mode="w" if overwrite else "w-",
                 zarr_format=3,
                 consolidated=True,
             )
     except (FileExistsError, zarr.errors.ContainsGroupError):
-        raise CubeError(
-            f"url={str(url)!r} exists: give another, or overwrite"
-        ) from None
+        raise CubeError(f"{url=} exists: give another, or overwrite") from None
+    except (ImportError, ValueError) as error:  # unknown schemes, no driver for one
+        raise CubeError(f"{url=} cannot be written: {error}") from None
