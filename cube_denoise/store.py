@@ -482,7 +482,13 @@ class Stage:
     def _resume_or_start(self) -> None:
         if self.name in self.repository.list_branches():
             tip = self.repository.lookup_branch(self.name)
-            newest = next(iter(self.repository.ancestry(snapshot_id=tip)))
+            commits = iter(self.repository.ancestry(snapshot_id=tip))
+            newest = next(commits)
+            if newest.metadata.get("complete") and tip != self.base:
+                # Interrupted between the last commit and showing it.
+                newest = next(commits)
+                tip = newest.id
+                self.repository.reset_branch(self.name, tip)
             metadata = newest.metadata or {}
             if tip != self.base and metadata.get("mark") == self.mark:
                 self.tasks_done = int(metadata["tasks_done"])
@@ -834,9 +840,10 @@ def export_zarr(cube: xr.Dataset, url: str | Path, *, overwrite: bool = False) -
     """
     plain = cube.drop_encoding()
     for name in plain.variables:
-        chunks = plain[name].chunks
-        if chunks:
-            plain[name].encoding["chunks"] = tuple(c[0] for c in chunks)
+        even = {d: max(c) for d, c in plain[name].variable.chunksizes.items()}
+        if even:  # of a region, the first and last are smaller
+            plain[name] = plain[name].variable.chunk(even)
+            plain[name].encoding["chunks"] = tuple(even.values())
         if "spatial_ref" in cube.coords and {Y, X} <= set(plain[name].dims):
             plain[name].encoding["grid_mapping"] = "spatial_ref"
     for name in (*PAIR_TIMES, TIME):
