@@ -22,6 +22,7 @@ from cube_denoise.conventions import PAIR, X, Y
 from cube_denoise.correct import pair_label
 
 __all__ = [
+    "find_pair",
     "plot_maps",
     "plot_network",
     "plot_pair",
@@ -307,3 +308,16 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     finally:
         part.unlink(missing_ok=True)
     return path
+
+
+def find_pair(cube: xr.Dataset, text: str) -> int:
+    """Position of a pair given as such or by its dates, ``YYYYMMDD-YYYYMMDD``."""
+    if text.isdigit() and len(text) < 8:
+        return int(text)
+    labels = [pair_label(cube, k) for k in range(cube.sizes.get(PAIR, 0))]
+    if text not in labels:
+        raise ValueError(
+            f"pair={text!r} is not in the cube; it has {len(labels)}, such as "
+            f"{', '.join(labels[:2])}"
+        )
+    return labels.index(text)

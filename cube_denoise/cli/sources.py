@@ -1,0 +1,163 @@
+"""Commands that find interferograms: index, search."""
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cube_denoise.cli.application import Box, command, numbers
+
+log = logging.getLogger(__name__)
+
+
+@command
+def index(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of products.", metavar="FOLDER")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Catalog to write.")] = Path(
+        "catalog.json"
+    ),
+    pattern: Annotated[
+        str | None,
+        typer.Option(
+            help="Phase rasters of a GeoTIFF stack, with {reference} and {secondary} "
+            "for the dates (YYYYMMDD). Without it, HyP3 products are looked for."
+        ),
+    ] = None,
+    coherence: Annotated[
+        str | None, typer.Option(help="Coherence rasters of the stack, likewise.")
+    ] = None,
+    elevation: Annotated[str | None, typer.Option(help="DEM of the stack, m.")] = None,
+    track: Annotated[
+        str | None, typer.Option(help="Track such as A005; needed with --pattern.")
+    ] = None,
+    wavelength: Annotated[
+        float | None, typer.Option(help="m; else from the tag WAVELENGTH_METRES.")
+    ] = None,
+    incidence: Annotated[
+        float | None, typer.Option(help="Degrees; else from tags or --acquisitions.")
+    ] = None,
+    heading: Annotated[
+        float | None, typer.Option(help="Degrees from north; else --acquisitions.")
+    ] = None,
+    baselines: Annotated[
+        str | None, typer.Option(help="CSV: reference, secondary, bperp_mean_m.")
+    ] = None,
+    acquisitions: Annotated[
+        str | None,
+        typer.Option(
+            help="CSV: date, utc_center_time, heading_deg, incidence_deg_center."
+        ),
+    ] = None,
+    nodata: Annotated[
+        float, typer.Option(help="No-data value where files declare none.")
+    ] = 0.0,
+    phase_sign: Annotated[
+        int, typer.Option(help="1: phase positive away from the satellite; -1: toward.")
+    ] = 1,
+) -> None:
+    """Make a static STAC catalog of a folder of interferograms.
+
+    Files of a stack are named relative to FOLDER. Products that cannot be read are
+    listed as warnings.
+
+    Example: cube-denoise index products -o catalog.json
+
+    Example: cube-denoise index mexico --track A005
+    --pattern 'unw/*_{reference}-{secondary}_*.tif' -o mexico.json
+    """
+    from cube_denoise import catalog, products
+
+    stack = {
+        "--coherence": coherence,
+        "--elevation": elevation,
+        "--wavelength": wavelength,
+        "--incidence": incidence,
+        "--heading": heading,
+        "--baselines": baselines,
+        "--acquisitions": acquisitions,
+    }
+    if pattern is None:
+        given = [name for name, value in stack.items() if value is not None]
+        if given:
+            raise ValueError(f"{', '.join(given)} describe a stack: give --pattern too")
+        found, unreadable = products.find_products(folder, track=track)
+        for product, reason in unreadable.items():
+            log.warning("left out %s: %s", product.name, reason)
+        if not found:
+            raise ValueError(
+                f"folder={str(folder)!r} has no readable HyP3 product; give --pattern "
+                "for a stack of GeoTIFFs"
+            )
+    elif track is None:
+        raise ValueError("--pattern needs --track, such as A005")
+    else:
+        found = products.read_geotiff_stack(
+            folder,
+            pattern=pattern,
+            track=track,
+            coherence=coherence,
+            elevation=elevation,
+            wavelength=wavelength,
+            incidence_angle=incidence,
+            heading=heading,
+            baselines=baselines,
+            acquisitions=acquisitions,
+            nodata=nodata,
+            phase_sign=phase_sign,
+        )
+    path = catalog.write_catalog(found, out)
+    typer.echo(f"{len(found)} interferograms in {path}")
+
+
+@command
+def search(
+    source: Annotated[
+        str, typer.Argument(help="STAC API, catalog or item list.", metavar="SOURCE")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Item list to write.")
+    ] = None,
+    collection: Annotated[
+        list[str] | None, typer.Option(help="Collection to look in; repeatable.")
+    ] = None,
+    bbox: Box = None,
+    datetime: Annotated[
+        str | None, typer.Option(help="Date or start/end; .. is an open end.")
+    ] = None,
+    orbit: Annotated[
+        str | None, typer.Option(help="Track (A005) or relative orbit (5).")
+    ] = None,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter", help="Such as insar:temporal_baseline<=48; repeatable."
+        ),
+    ] = None,
+) -> None:
+    """Find interferograms and write the list of them (without -o: show it).
+
+    Example: cube-denoise search catalog.json --orbit A005
+    --filter 'insar:temporal_baseline<=48' -o items.json
+    """
+    from cube_denoise import catalog
+
+    found = catalog.search(
+        source,
+        collections=collection,
+        bbox=numbers(bbox, "--bbox", 4),
+        datetime=datetime,
+        orbit=orbit,
+        filters=filters,
+    )
+    if not found:
+        raise ValueError(f"{source} has no interferogram that fits the search")
+    if out is None:
+        for record in found:
+            typer.echo("  ".join((*record.key, record.id)))
+    else:
+        catalog.write_items(found, out)
+    pairs = len({record.key for record in found})
+    typer.echo(f"{len(found)} interferograms of {pairs} pairs", err=out is None)

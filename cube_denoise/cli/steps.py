@@ -1,0 +1,210 @@
+"""Commands that work on a cube: ingest, correct, invert, run."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cube_denoise.cli.application import (
+    PAIRS_FAILED,
+    Box,
+    Branch,
+    Count,
+    Cube,
+    Scheduler,
+    command,
+    numbers,
+)
+
+if TYPE_CHECKING:
+    from cube_denoise.cluster import Workers
+    from cube_denoise.ingest import IngestReport
+    from cube_denoise.pipeline import StepReport
+
+
+@command
+def ingest(
+    items: Annotated[
+        str, typer.Argument(help="Item list (or catalog) to read.", metavar="ITEMS")
+    ],
+    cube: Cube,
+    crs: Annotated[
+        str | None, typer.Option(help="CRS of a new cube, such as EPSG:32614.")
+    ] = None,
+    resolution: Annotated[
+        float | None,
+        typer.Option(help="Pixel size of a new cube, in units of the CRS."),
+    ] = None,
+    bbox: Box = None,
+    branch: Branch = "main",
+    workers: Count = None,
+    scheduler: Scheduler = "threads",
+    chunk: Annotated[
+        int, typer.Option(min=1, help="Of a new cube: pixels a side read at once.")
+    ] = 256,
+    shard: Annotated[
+        int, typer.Option(min=1, help="Of a new cube: pixels a side written at once.")
+    ] = 1024,
+) -> None:
+    """Read interferograms into a cube; makes the cube, or adds what is missing.
+
+    Pairs that cannot be read are listed; the others go in and the exit code is 3.
+
+    Example: cube-denoise ingest items.json track-005 --crs EPSG:32614 --resolution 80
+    """
+    from cube_denoise import catalog
+    from cube_denoise import ingest as ingest_
+    from cube_denoise.grid import regular_grid
+
+    records = catalog.search(items)
+    grid = None
+    if crs or resolution or bbox:
+        rasters = [(r.crs, r.shape, r.transform) for r in records]
+        box = numbers(bbox, "--bbox", 4)
+        grid = regular_grid(rasters, crs=crs, resolution=resolution, bbox=box)
+    report = ingest_(
+        records,
+        cube,
+        grid=grid,
+        branch=branch,
+        workers=_workers(scheduler, workers),
+        chunk=chunk,
+        shard=shard,
+    )
+    _tell_ingest(report)
+    _exit_if_failed(report)
+
+
+@command
+def correct(
+    cube: Cube,
+    model: Annotated[
+        str,
+        typer.Option(help="Shipped model (dncnn, dncnn-dilated) or a model folder."),
+    ],
+    branch: Branch = "main",
+    precision: Annotated[
+        str, typer.Option(help="auto, float32 or bfloat16; auto takes what is exact.")
+    ] = "auto",
+    workers: Count = None,
+    scheduler: Scheduler = "threads",
+) -> None:
+    """Estimate the atmosphere of every pair with a network and subtract it.
+
+    Pairs that this model has corrected already are left alone.
+
+    Example: cube-denoise correct track-005 --model dncnn-dilated
+    """
+    from cube_denoise.pipeline import correct_cube
+
+    pool = _workers(scheduler, workers)
+    report = correct_cube(cube, model, branch=branch, precision=precision, workers=pool)
+    _tell_step("corrected", "pairs", report)
+
+
+@command
+def invert(
+    cube: Cube,
+    weights: Annotated[
+        str, typer.Option(help="coherence, variance or none.")
+    ] = "coherence",
+    reference_rows: Annotated[
+        str | None,
+        typer.Option(help="Reference area: first row:last + 1.", metavar="A:B"),
+    ] = None,
+    reference_columns: Annotated[
+        str | None,
+        typer.Option(help="Reference area: first column:last + 1.", metavar="A:B"),
+    ] = None,
+    variable: Annotated[
+        str | None,
+        typer.Option(help="corrected_phase (if there) or unwrapped_phase."),
+    ] = None,
+    branch: Branch = "main",
+    workers: Count = None,
+    scheduler: Scheduler = "threads",
+) -> None:
+    """Invert the pairs for displacement and velocity, positive toward the satellite.
+
+    Without a reference area the most coherent one is taken, and said.
+
+    Example: cube-denoise invert track-005 --reference-rows 45:55
+    --reference-columns 15:25
+    """
+    from cube_denoise.pipeline import invert_cube
+
+    if (reference_rows is None) != (reference_columns is None):
+        raise ValueError("--reference-rows and --reference-columns go together")
+    reference = None
+    if reference_rows is not None and reference_columns is not None:
+        reference = {
+            "y": _range(reference_rows, "--reference-rows"),
+            "x": _range(reference_columns, "--reference-columns"),
+        }
+    report = invert_cube(
+        cube,
+        branch=branch,
+        weights=weights,
+        reference=reference,
+        variable=variable,
+        workers=_workers(scheduler, workers),
+    )
+    _tell_step("inverted", "blocks", report)
+
+
+@command
+def run(
+    job: Annotated[Path, typer.Argument(help="Job file, YAML.", metavar="JOB.yaml")],
+) -> None:
+    """Search, ingest, correct and invert as a job file says; every step resumes.
+
+    Keys: source, cube (required), search, branch, grid, correct, invert, workers,
+    scheduler; under them the arguments of the functions. Relative paths are relative
+    to the file. The exit code is 3 if pairs could not be read.
+
+    Example of a job: {source: catalog.json, cube: track-005, correct: {model: dncnn}}
+
+    Example: cube-denoise run job.yaml
+    """
+    from cube_denoise.job import read_job
+    from cube_denoise.pipeline import run as run_
+
+    report = run_(read_job(job))
+    _tell_ingest(report.ingest)
+    if report.correct is not None:
+        _tell_step("corrected", "pairs", report.correct)
+    _tell_step("inverted", "blocks", report.invert)
+    _exit_if_failed(report.ingest)
+
+
+def _workers(scheduler: str, count: int | None) -> "Workers":
+    from cube_denoise.cluster import Workers
+
+    return Workers(scheduler, count=count)
+
+
+def _range(text: str, option: str) -> list[int]:
+    first, colon, last = text.partition(":")
+    if not (colon and first.isdigit() and last.isdigit()):
+        raise ValueError(f"{option} {text!r} must be first:last + 1, such as 45:55")
+    return [int(first), int(last)]
+
+
+def _tell_ingest(report: "IngestReport") -> None:
+    typer.echo(
+        f"{report.added} pairs added, {report.present} there before, "
+        f"{len(report.failed)} failed"
+    )
+    for item, reason in report.failed.items():
+        typer.echo(f"failed: {item}: {reason}", err=True)
+
+
+def _tell_step(verb: str, unit: str, report: "StepReport") -> None:
+    typer.echo(
+        "; ".join([f"{verb} {report.done} {unit}"] * bool(report.done) + report.notes)
+    )
+
+
+def _exit_if_failed(report: "IngestReport") -> None:
+    if report.failed:
+        raise typer.Exit(PAIRS_FAILED)
