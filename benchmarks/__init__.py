@@ -1,0 +1,1 @@
+"""What the product claims, measured: ``python -m benchmarks.NAME``."""
