@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,8 @@ import rasterio
 import xarray as xr
 import zarr
 from odc.geo.geobox import GeoBox
+from pyproj.exceptions import ProjError
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
@@ -35,6 +37,11 @@ GDAL_OPTIONS = {
     "GDAL_HTTP_MAX_RETRY": 3,
     "GDAL_HTTP_RETRY_DELAY": 1,
 }
+
+UNREADABLE = (RasterioError, CPLE_BaseError, ProjError, OSError)
+"""What rasterio raises for a raster that is not as it should be."""
+COORDINATE_TOLERANCE = 1e-4
+"""Largest error of a coordinate in warping, pixels of the raster."""
 
 
 @dataclass
@@ -114,9 +121,10 @@ def ingest(
             cube = store.open_cube(url)
     if grid is not None and grid != grid_of(cube.attrs):
         raise ValueError(
-            f"grid={grid} differs from that of {url}, {grid_of(cube.attrs)}"
+            f"grid={_told(grid)} differs from that of {url}, "
+            f"{_told(grid_of(cube.attrs))}"
         )
-    _check_fit(records, cube, url)
+    _check_fit(records[0].track, records[0].wavelength, cube, url)
     known = {tuple(item["key"]) for item in cube.attrs["items"]}
     new = [r for r in records if r.key not in known]
     report = IngestReport(present=len(records) - len(new))
@@ -163,7 +171,7 @@ def ingest_dataset(
     Raises
     ------
     ValueError
-        If something of the above is missing.
+        If something of the above is missing, or it does not fit the cube.
     """
     import odc.geo.xr  # noqa: F401  (the .odc accessor)
 
@@ -183,7 +191,16 @@ def ingest_dataset(
             if n in dataset.attrs
         }
         store.create_cube(url, place, attributes=attributes, chunk=chunk, shard=shard)
-    cube = store.open_cube(url)
+    try:
+        cube = store.open_cube(url, branch=branch)
+    except store.CubeError:
+        cube = store.open_cube(url)  # the branch is made from main
+    if not _same_grid(place, grid_of(cube.attrs)):
+        raise ValueError(
+            f"the grid of dataset, {_told(place)}, differs from that of {url}, "
+            f"{_told(grid_of(cube.attrs))}"
+        )
+    _check_fit(dataset.attrs["track"], float(dataset.attrs["wavelength"]), cube, url)
     times = [
         dataset[n].values.astype("datetime64[s]")
         for n in ("reference_time", "secondary_time")
@@ -192,6 +209,9 @@ def ingest_dataset(
         [str(a)[:10], str(b)[:10], dataset.attrs["track"]]
         for a, b in zip(*times, strict=True)
     ]
+    twice = sorted({"-".join(k[:2]) for k in keys if keys.count(k) > 1})
+    if twice:
+        raise ValueError(f"dataset has the pairs {twice} more than once")
     known = [item["key"] for item in cube.attrs["items"]]
     new = [k for k, key in enumerate(keys) if key not in known]
     report = IngestReport(present=len(keys) - len(new))
@@ -361,43 +381,68 @@ class _Rasters:
     def static(
         self, shape: tuple[int, int]
     ) -> Iterator[tuple[Window, dict[str, np.ndarray]]]:
-        """Elevation and look vectors of the first record that has them."""
-        for record in self._elevation()[:1]:
-            with self._open(record, ("elevation",)) as read:
-                for window in _blocks(shape, self.block):
-                    yield window, {"elevation": read("elevation", window)}
-        for record in self._look()[:1]:
-            names = ("look_elevation", "look_orientation")
-            if not set(names) <= set(record.assets):
-                assert record.incidence_angle is not None
-                assert record.heading is not None
-                los = los_unit_vector(record.incidence_angle, record.heading)
-                for window in _blocks(shape, self.block):
-                    lengths = [window[d].stop - window[d].start for d in (Y, X)]
-                    yield (
-                        window,
-                        {
-                            name: np.full(lengths, component, "float32")
-                            for name, component in zip(
-                                ("los_east", "los_north", "los_up"), los, strict=True
-                            )
-                        },
-                    )
-                return
-            with self._open(record, names) as read:
-                for window in _blocks(shape, self.block):
-                    up, around = (read(name, window) for name in names)
-                    yield (
-                        window,
-                        {
-                            "los_east": np.cos(up) * np.cos(around),
-                            "los_north": np.cos(up) * np.sin(around),
-                            "los_up": np.sin(up),
-                        },
-                    )
+        """Elevation and look vectors of the first record that can give them."""
+        if self._elevation():
+            yield from _first_readable(self._elevation(), shape, self._read_elevation)
+        if self._look():
+            yield from _first_readable(self._look(), shape, self._read_look)
+
+    def _read_elevation(
+        self, record: Interferogram, shape: tuple[int, int]
+    ) -> Iterator[tuple[Window, dict[str, np.ndarray]]]:
+        with self._open(record, ("elevation",)) as read:
+            for window in _blocks(shape, self.block):
+                yield window, {"elevation": read("elevation", window)}
+
+    def _read_look(
+        self, record: Interferogram, shape: tuple[int, int]
+    ) -> Iterator[tuple[Window, dict[str, np.ndarray]]]:
+        names = ("look_elevation", "look_orientation")
+        if not set(names) <= set(record.assets):
+            assert record.incidence_angle is not None
+            assert record.heading is not None
+            los = los_unit_vector(record.incidence_angle, record.heading)
+            for window in _blocks(shape, self.block):
+                lengths = [window[d].stop - window[d].start for d in (Y, X)]
+                yield (
+                    window,
+                    {
+                        name: np.full(lengths, component, "float32")
+                        for name, component in zip(
+                            ("los_east", "los_north", "los_up"), los, strict=True
+                        )
+                    },
+                )
+            return
+        with self._open(record, names) as read:
+            for window in _blocks(shape, self.block):
+                up, around = (read(name, window) for name in names)
+                yield (
+                    window,
+                    {
+                        "los_east": np.cos(up) * np.cos(around),
+                        "los_north": np.cos(up) * np.sin(around),
+                        "los_up": np.sin(up),
+                    },
+                )
 
     def _open(self, record: Interferogram, roles: Sequence[str]) -> "_Reader":
         return _Reader(record, roles, self.grid)
+
+
+def _first_readable(
+    records: Sequence[Interferogram],
+    shape: tuple[int, int],
+    read: Callable[..., Iterator[tuple[Window, dict[str, np.ndarray]]]],
+) -> Iterator[tuple[Window, dict[str, np.ndarray]]]:
+    """Whole layers of the first record that gives them; a later one starts over."""
+    for record in records:
+        try:
+            yield from read(record, shape)
+            return
+        except store.SkipTask as reason:
+            failure = reason
+    raise failure
 
 
 class _Reader:
@@ -416,7 +461,7 @@ class _Reader:
             for role in self.roles:
                 if role in self.record.assets:
                     self.open[role] = self._warped(self.record.assets[role])
-        except RasterioError as error:
+        except UNREADABLE as error:
             self.stack.close()
             raise store.SkipTask(_one_line(error)) from error
         except BaseException:
@@ -456,6 +501,11 @@ class _Reader:
             "resampling": Resampling.nearest if aligned else Resampling.bilinear,
             "nodata": np.nan,
             "dtype": "float32",
+            # Left to itself GDAL chooses both anew for every block that is read: how
+            # it approximates coordinates (to 1/8 pixel) and how wide it averages.
+            "tolerance": COORDINATE_TOLERANCE,
+            "xscale": _shrinkage(own, self.grid)[0],
+            "yscale": _shrinkage(own, self.grid)[1],
         }
         if asset.nodata is not None:
             options["src_nodata"] = asset.nodata
@@ -469,7 +519,7 @@ class _Reader:
         where = RasterWindow(x.start, y.start, x.stop - x.start, y.stop - y.start)
         try:
             values = self.open[role].read(1, window=where)
-        except RasterioError as error:
+        except UNREADABLE as error:
             raise store.SkipTask(
                 f"{self.record.assets[role].href}: {_one_line(error)}"
             ) from error
@@ -487,7 +537,7 @@ class _Arrays:
         self, k: int, shape: tuple[int, int]
     ) -> Iterator[tuple[dict[str, slice], np.ndarray, np.ndarray]]:
         for window in _blocks(shape, self.block):
-            part = self.dataset.isel({PAIR: k, **window})
+            part = self.dataset.isel({PAIR: k, **window}).transpose(..., Y, X)
             phase = part["unwrapped_phase"].values.astype("float32")
             coherence = (
                 part["coherence"].values.astype("float32")
@@ -504,7 +554,7 @@ class _Arrays:
         self, shape: tuple[int, int]
     ) -> Iterator[tuple[Window, dict[str, np.ndarray]]]:
         for window in _blocks(shape, self.block):
-            part = self.dataset.isel(window)
+            part = self.dataset.isel(window).transpose(..., Y, X)
             yield (
                 window,
                 {
@@ -520,19 +570,34 @@ def _attributes(record: Interferogram) -> dict[str, Any]:
 
 
 def _check_fit(
-    records: Sequence[Interferogram], cube: xr.Dataset, url: str | Path
+    track: str, wavelength: float, cube: xr.Dataset, url: str | Path
 ) -> None:
-    first = records[0]
-    if first.track != cube.attrs["track"]:
+    if track != cube.attrs["track"]:
         raise ValueError(
-            f"items are of track {first.track} and {url} is of track "
+            f"items are of track {track} and {url} is of track "
             f"{cube.attrs['track']}: one track per cube"
         )
-    if abs(first.wavelength - cube.attrs["wavelength"]) > 1e-6:
+    if abs(wavelength - cube.attrs["wavelength"]) > 1e-6:
         raise ValueError(
-            f"items have wavelength {first.wavelength} m and {url} has "
+            f"items have wavelength {wavelength} m and {url} has "
             f"{cube.attrs['wavelength']} m: one sensor per cube"
         )
+
+
+def _same_grid(one: GeoBox, other: GeoBox) -> bool:
+    """Whether pixels coincide, to a thousandth of their size."""
+    return (
+        one.shape == other.shape
+        and one.crs == other.crs
+        and one.affine.almost_equals(other.affine, 1e-3 * abs(other.affine.a))
+    )
+
+
+def _told(grid: GeoBox) -> str:
+    code = grid.crs.epsg if grid.crs is not None else None
+    transform = ", ".join(f"{v:g}" for v in grid.affine[:6])
+    rows, columns = grid.shape
+    return f"{rows} x {columns} pixels at ({transform}), EPSG:{code or 'none'}"
 
 
 def _acquisitions(
@@ -553,6 +618,18 @@ def _acquisitions(
         for time in cube[name].values.astype("datetime64[s]"):
             found[str(time.astype("datetime64[D]"))] = time
     return found
+
+
+def _shrinkage(own: GeoBox, grid: GeoBox) -> tuple[str, str]:
+    """Pixels of the grid per pixel of a raster, along x and y, at most 1."""
+    assert grid.crs is not None
+    near = own if own.crs == grid.crs else own.to_crs(grid.crs)
+    scales = (
+        near.resolution.x / grid.resolution.x,
+        near.resolution.y / grid.resolution.y,
+    )
+    x, y = (f"{min(abs(s), 1.0):.6f}" for s in scales)
+    return x, y
 
 
 def _one_line(error: Exception) -> str:
