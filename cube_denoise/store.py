@@ -9,12 +9,14 @@ import functools
 import json
 import logging
 import os
+import re
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import version
 from itertools import product
@@ -175,10 +177,14 @@ def exists(url: str | Path) -> bool:
 
 
 def _brief(error: Exception) -> str:
-    """First informative lines of an Icechunk error, on one line."""
-    lines = [part.strip(" │├╰─▶×|\t") for part in str(error).splitlines()]
-    kept = [part for part in lines if part and "icechunk/" not in part]
-    return "; ".join(kept[:3])[:300]
+    """What an Icechunk error says and its root cause, on one line."""
+    lines = [
+        re.sub(r"^[\s|│├╰`─▶>×-]*(x )?", "", line).strip()
+        for line in str(error).splitlines()
+    ]
+    trace = re.compile(r"context:$|\d+: |at icechunk/|with ")
+    kept = [line for line in lines if line and not trace.match(line)]
+    return ": ".join(dict.fromkeys([*kept[:1], *kept[-1:]]))[:300]
 
 
 def open_cube(
@@ -580,7 +586,8 @@ class Stage:
                 finished += len(now)
             session.merge(*forks.values())
             self.tasks_done += finished
-            self._commit(session, f"{self.tasks_done} of {len(tasks)} blocks")
+            if session.has_uncommitted_changes:  # not if every task was skipped
+                self._commit(session, f"{self.tasks_done} of {len(tasks)} blocks")
 
     def publish(
         self,
@@ -614,7 +621,10 @@ class Stage:
         root = zarr.open_group(session.store, mode="r+")
         if edit is not None:
             edit(root)
-        root.attrs["history"] = f"{self.step}: {message}"
+        # CF's audit trail; it makes every step a change, as a commit must be.
+        line = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {self.step}: {message}"
+        earlier = root.attrs.get("history")
+        root.attrs["history"] = f"{earlier}\n{line}" if earlier else line
         metadata = _metadata(self.step, self.asked | dict(details or {}))
         session.commit(
             f"{self.step}: {message}", metadata=metadata | {"complete": True}
