@@ -859,6 +859,9 @@ def export_zarr(cube: xr.Dataset, url: str | Path, *, overwrite: bool = False) -
     for name in (*PAIR_TIMES, TIME):
         if name in plain:
             plain[name].encoding = {"units": EPOCH, "dtype": "int64"}
+    # xarray does not list a grid mapping among the coordinates by itself.
+    extra = [str(name) for name in plain.coords if name not in plain.dims]
+    plain.attrs["coordinates"] = " ".join(sorted(extra))
     parts = urlsplit(str(url))
     if parts.scheme not in ("", "file"):
         _write_plain(plain, str(url), str(url), overwrite=overwrite)
@@ -883,6 +886,7 @@ def _write_plain(plain: xr.Dataset, where: str, url: str, *, overwrite: bool) ->
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Consolidated metadata")
+            warnings.filterwarnings("ignore", message="cannot serialize global coord")
             plain.to_zarr(
                 where,
                 mode="w" if overwrite else "w-",
