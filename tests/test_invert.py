@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -171,7 +172,7 @@ def test_block_cut_does_not_change_a_bit(weights, monkeypatch):
     for block in (1, 5, 8):
         cut = invert(cube, weights=weights, block=block).compute(scheduler="sync")
         xr.testing.assert_identical(cut, whole)
-    monkeypatch.setattr("cube_denoise.invert.MEMORY", 40_000)
+    monkeypatch.setattr(import_module("cube_denoise.invert"), "MEMORY", 40_000)
     xr.testing.assert_identical(invert(cube, weights=weights).compute(), whole)
 
 
