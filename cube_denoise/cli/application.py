@@ -35,7 +35,7 @@ app = typer.Typer(
 Branch = Annotated[str, typer.Option(help="Branch of the cube to change or read.")]
 Count = Annotated[
     int | None,
-    typer.Option("--workers", min=1, help="Threads or processes [default: cores]."),
+    typer.Option("--workers", min=1, help="Threads or processes; as many as cores."),
 ]
 Scheduler = Annotated[
     str, typer.Option(help="threads, processes, or a Dask address (tcp://...).")
