@@ -89,7 +89,12 @@ def load_model(name_or_path: str | Path) -> DnCNN:
         fit the configuration.
     """
     folder = model_folder(name_or_path)
-    config = json.loads((folder / "config.json").read_text())
+    try:
+        config = dict(json.loads((folder / "config.json").read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{folder}/config.json is not a JSON object: {error}"
+        ) from None
     architecture = config.get("architecture")
     if architecture != "DnCNN":
         raise ValueError(f"{architecture=} in {folder}/config.json: must be 'DnCNN'")
