@@ -1,0 +1,181 @@
+"""Walls of the package: who imports what, and who may write or distribute."""
+
+import ast
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import cube_denoise
+
+PACKAGE = Path(cube_denoise.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+FLOORS = (
+    # 1: outside packages only, or each other.
+    "conventions blocks cluster conditions gaps grid interferogram network normalise "
+    "progress classical models.dncnn models.zoo simulate.atmosphere "
+    "simulate.deformation simulate.sources simulate.sensor",
+    # 2: one thing each.
+    "halo store hyp3 products velocity reference evaluate stac_item stac_source "
+    "simulate.pair simulate.scene simulate.hyp3 simulate",
+    # 3: what is done to a cube.
+    "catalog correct invert dataset export charts plot summary",
+    # 4: what fills a cube or a network.
+    "ingest train",
+    # 5: composed.
+    "pipeline job demo",
+    # 6: thin.
+    "cli cli.application cli.sources cli.steps cli.look cli.make __main__",
+)
+FLOOR = {name: k for k, names in enumerate(FLOORS, 1) for name in names.split()}
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(p for p in parts if p != "__init__")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Full names of all modules imported anywhere in a file but for type checking."""
+    found: set[str] = set()
+    skipped: set[int] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            skipped |= {id(n) for child in node.body for n in ast.walk(child)}
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module is not None
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                inside = PACKAGE.parent / Path(*full.split("."))
+                is_module = inside.with_suffix(".py").is_file() or inside.is_dir()
+                found.add(full if is_module else node.module)
+    return found
+
+
+def own(modules: set[str]) -> set[str]:
+    """Those of the package, by their short names."""
+    return {m.removeprefix("cube_denoise.") for m in modules if "cube_denoise." in m}
+
+
+IMPORTS = {name_of(p): imports_of(p) for p in FILES}
+
+
+def test_every_module_has_a_floor() -> None:
+    missing = sorted(set(IMPORTS) - set(FLOOR) - {"", "models"})
+    assert not missing, f"give {missing} a floor in FLOORS"
+
+
+@pytest.mark.parametrize("name", sorted(set(IMPORTS) - {"", "models"}))
+def test_imports_go_down(name: str) -> None:
+    upward = {m for m in own(IMPORTS[name]) if FLOOR.get(m, 0) > FLOOR.get(name, 99)}
+    assert not upward, f"{name} (floor {FLOOR[name]}) imports {sorted(upward)}"
+
+
+def test_there_is_no_circle() -> None:
+    graph = {name: own(found) for name, found in IMPORTS.items() if name}
+    TopologicalSorter(graph).prepare()  # raises CycleError with the circle
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "models").glob("*.py")))
+def test_models_import_torch_alone(path: Path) -> None:
+    allowed = {"torch", "safetensors", "cube_denoise"} | set(sys.stdlib_module_names)
+    found = imports_of(path)
+    assert {m.split(".")[0] for m in found} <= allowed
+    assert all(m.startswith("models") for m in own(found)), path
+
+
+def test_only_few_know_torch() -> None:
+    knowing = {
+        n for n, f in IMPORTS.items() if any(m.split(".")[0] == "torch" for m in f)
+    }
+    outside = {n for n in knowing if not n.startswith("models")}
+    assert outside <= {"correct", "dataset", "train"}
+
+
+def test_only_cluster_knows_distributed() -> None:
+    packages = {"distributed", "dask_cuda"}
+    knowing = {n for n, f in IMPORTS.items() if {m.split(".")[0] for m in f} & packages}
+    submodule = {n for n, f in IMPORTS.items() if "dask.distributed" in f}
+    assert knowing | submodule <= {"cluster"}
+
+
+def writing_calls(source: str) -> list[str]:
+    """Calls that write Zarr, or open it for writing."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        name = node.func.attr
+        holder = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
+        strings = {
+            a.value
+            for a in [*node.args, *(k.value for k in node.keywords)]
+            if isinstance(a, ast.Constant) and isinstance(a.value, str)
+        }
+        if (
+            name in ("to_zarr", "to_icechunk", "create_array", "create_group", "commit")
+            or (holder == "zarr" and name.startswith(("create", "save", "empty")))
+            or (holder == "zarr" and strings & {"w", "w-", "a", "r+"})
+            or name in ("writable_session", "reset_branch", "delete_branch")
+        ):
+            found.append(f"line {node.lineno}: {name}")
+    return found
+
+
+def test_only_store_writes_zarr() -> None:
+    assert writing_calls((PACKAGE / "store.py").read_text())
+    for path in FILES:
+        if path.name != "store.py":
+            assert not writing_calls(path.read_text()), path
+
+
+def test_writing_is_recognised() -> None:
+    for line in (
+        "cube.to_zarr('x')",
+        "zarr.create_group(s)",
+        "zarr.open_group(s, mode='r+')",
+        "zarr.save('x', a)",
+        "repository.writable_session('main')",
+    ):
+        assert writing_calls(line), line
+    assert not writing_calls("zarr.open_group(s, mode='r')\nxr.open_zarr(s)")
+
+
+def loaded_after(code: str) -> set[str]:
+    """Top-level packages in memory after running `code` in a new process."""
+    script = f"{code}\nimport sys\nprint(*sorted(m.split('.')[0] for m in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+def test_import_is_light(small_cube: Path) -> None:
+    """Neither import nor opening a cube costs torch, distributed or matplotlib."""
+    heavy = {"torch", "distributed", "matplotlib", "typer", "rich"}
+    assert not loaded_after("import cube_denoise") & (heavy | {"xarray", "icechunk"})
+    code = (
+        "import cube_denoise\n"
+        f"cube = cube_denoise.open_cube({str(small_cube)!r})\n"
+        "float(cube['unwrapped_phase'][0, 0, 0])\n"
+        "dir(cube_denoise)"
+    )
+    loaded = loaded_after(code)
+    assert {"xarray", "icechunk"} <= loaded
+    assert not loaded & heavy
+
+
+def test_every_public_name_is_there() -> None:
+    for name in cube_denoise.__all__:
+        assert getattr(cube_denoise, name) is not None
+    assert set(cube_denoise.__all__) <= set(dir(cube_denoise))
+    with pytest.raises(AttributeError, match="no_such_name"):
+        cube_denoise.no_such_name  # noqa: B018
