@@ -41,8 +41,10 @@ class Sizes:
 
 
 SCENES = {
-    # `correct` works shard by shard; 2 dates are 1 pair.
-    ("correct", False): Sizes(size=1536, chunk=256, shard=512, dates=2),
+    # `correct` works shard by shard; 2 dates are 1 pair. Tiles of the dilated network
+    # are 512 px and see 102 px more: on fewer than four a side most lie at an edge and
+    # take less memory than those of a larger scene.
+    ("correct", False): Sizes(size=2048, chunk=256, shard=512, dates=2),
     ("correct", True): Sizes(size=768, chunk=128, shard=256, dates=2),
     # `invert` works chunk by chunk on all pairs; 8 dates are 18 pairs.
     ("invert", False): Sizes(size=768, chunk=128, shard=512, dates=8),
