@@ -336,6 +336,9 @@ def _precision(
             for n in (cube.sizes[Y], cube.sizes[X])
         )
     )
+    if not np.isfinite(_read(cube["unwrapped_phase"][pair], middle)).any():
+        log.info("precision float32: no data in the middle to try bfloat16 on")
+        return "float32"
     exact = _noise(cube, middle, pair, block)
     rough = _noise(cube, middle, pair, _with_precision(block, "bfloat16"))
     change = float(np.sqrt(np.mean((rough - exact) ** 2))) * scalings[pair].scale

@@ -361,8 +361,8 @@ def run(job: Mapping[str, Any]) -> RunReport:
             [(r.crs, r.shape, r.transform) for r in items],
             **grid,
         )
-        if grid
-        else None,
+        if grid and not store.exists(job["cube"])
+        else None,  # new items may lie further out; the cube keeps its grid
         branch=branch,
         workers=workers(),
     )

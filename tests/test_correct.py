@@ -451,6 +451,22 @@ def test_precision_is_chosen_once_and_told(stack: xr.Dataset, model: Path) -> No
         assert np.nanmax(np.abs(change)) == 0
 
 
+def test_precision_without_data_to_try_it_on(
+    stack: xr.Dataset, plain_model: Path
+) -> None:
+    """Nothing in the middle of the map shows no change: that is no evidence."""
+    phase = np.tile(stack["unwrapped_phase"][:1].values, (1, 6, 6))
+    phase[:, 256:512, 256:512] = np.nan
+    names = ("reference_time", "secondary_time")
+    hollow = xr.Dataset(
+        {"unwrapped_phase": (("pair", "y", "x"), phase)},
+        coords={n: stack[n][:1] for n in names},
+        attrs=stack.attrs,
+    )
+    result = correct(hollow, plain_model)
+    assert result["corrected_phase"].attrs["precision"] == "float32"
+
+
 def test_the_model_is_not_in_the_graph(
     small_cube: Path, plain_model: Path, dilated_model: Path
 ) -> None:

@@ -16,12 +16,13 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 from cube_denoise import store
-from cube_denoise.catalog import resolve
+from cube_denoise.catalog import resolve, write_items
 from cube_denoise.cluster import Workers
 from cube_denoise.conventions import los_unit_vector
 from cube_denoise.grid import grid_of
 from cube_denoise.ingest import ingest, ingest_dataset
 from cube_denoise.interferogram import Asset, Interferogram
+from cube_denoise.pipeline import run
 from cube_denoise.products import find_products
 
 TARGET = GeoBox.from_bbox(
@@ -483,3 +484,24 @@ def test_pairs_of_a_branch_are_known_there(
         assert report.added == added
     assert store.open_cube(url).sizes["pair"] == 2
     assert store.open_cube(url, branch="trial").sizes["pair"] == 3
+
+
+def test_a_job_takes_new_items_onto_the_grid_it_began_with(tmp_path: Path) -> None:
+    """The next month's products lie further out; the cube keeps its grid."""
+    further = GeoBox(
+        (160, 150), Affine(80, 0, 499_200, 0, -80, 2_000_800), "EPSG:32613"
+    )
+    items = [make(tmp_path, 0), make(tmp_path, 1, further)]
+    job: dict[str, Any] = {
+        "source": str(tmp_path / "items.json"),
+        "cube": str(tmp_path / "cube"),
+        "grid": {"resolution": 160.0},
+        "workers": 1,
+    }
+    for count in (1, 2):
+        write_items(items[:count], job["source"])
+        report = run(job)
+        assert (report.ingest.added, report.ingest.present) == (1, count - 1)
+    cube = store.open_cube(tmp_path / "cube")
+    assert cube.sizes["pair"] == 2
+    assert grid_of(cube.attrs).resolution.x == 160
