@@ -51,7 +51,10 @@ def gaussian_fields(
     """Independent stationary Gaussian fields with a sum of Matérn spectra.
 
     White noise is coloured on a grid twice as long in each direction, of which one
-    quarter is kept: opposite edges are not correlated by wrap-around.
+    quarter is kept: opposite edges are not correlated by wrap-around. Covariance and
+    variance are as asked for lengths up to about a quarter of the area; for longer ones
+    the field carries a large constant and its longest wavelengths are too weak (at a
+    length of three times the area, differences across it by about 30 %).
 
     Parameters
     ----------

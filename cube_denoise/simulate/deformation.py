@@ -10,6 +10,9 @@ import numpy as np
 
 POISSON_RATIO = 0.25
 
+NEARLY_VERTICAL = 0.1
+"""Degrees from vertical within which the general formulas lose their digits."""
+
 
 class Displacement(NamedTuple):
     """Surface displacement, m; each component has the shape of the coordinates."""
@@ -76,6 +79,30 @@ def okada(
     ValueError
         If the upper edge would be above the surface.
     """
+    if 0 < abs(dip - 90) < 0.99 * NEARLY_VERTICAL:
+        # Terms of 1 / cos(dip)^3 cancel there: interpolate over the dip instead.
+        s = (dip - 90) / NEARLY_VERTICAL
+        weights = {-1: s * (s - 1) / 2, 0: (1 - s) * (1 + s), 1: s * (s + 1) / 2}
+        parts = [
+            okada(
+                east,
+                north,
+                depth=depth,
+                strike=strike,
+                dip=90 + side * NEARLY_VERTICAL,
+                length=length,
+                width=width,
+                slip=slip,
+                rake=rake,
+                opening=opening,
+                centre=centre,
+                poisson_ratio=poisson_ratio,
+            )
+            for side in weights
+        ]
+        return Displacement(
+            *np.tensordot(np.array(list(weights.values())), np.array(parts), 1)
+        )
     sin_dip, cos_dip = _sin_cos_degrees(dip)
     sin_strike, cos_strike = _sin_cos_degrees(strike)
     top = depth - width / 2 * sin_dip
