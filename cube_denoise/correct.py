@@ -147,6 +147,12 @@ def plan_correction(
             f"model={str(model)!r} uses elevation and the cube has none; ingest a DEM "
             "or take a model without it (dncnn)"
         )
+    smallest = getattr(_network(network), "smallest_side", 1)
+    if min(cube.sizes[Y], cube.sizes[X]) < smallest:
+        raise ValueError(
+            f"cube has {cube.sizes[Y]} x {cube.sizes[X]} pixels: "
+            f"model={str(model)!r} needs at least {smallest} along each side"
+        )
     quantiles, valid_fraction = _summaries(cube)
     missing = [k for k in chosen if not valid_fraction[k] >= 1 - MAX_MISSING]
     if missing:

@@ -3,7 +3,7 @@
 import inspect
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
+from odc.geo.geobox import GeoBox
 
 from cube_denoise import store
 from cube_denoise.blocks import BlockJob, Window
@@ -25,8 +26,9 @@ from cube_denoise.correct import (
     plan_correction,
     torch_threads,
 )
-from cube_denoise.grid import regular_grid
+from cube_denoise.grid import grid_of, regular_grid
 from cube_denoise.ingest import IngestReport, ingest
+from cube_denoise.interferogram import Interferogram
 from cube_denoise.invert import plan_inversion
 from cube_denoise.progress import progress
 
@@ -351,18 +353,10 @@ def run(job: Mapping[str, Any]) -> RunReport:
             f"source={job['source']!r}: no interferogram fits search="
             f"{job.get('search') or {}}"
         )
-    grid = job.get("grid")
     ingested = ingest(
         items,
         job["cube"],
-        grid=_call(
-            "grid",
-            regular_grid,
-            [(r.crs, r.shape, r.transform) for r in items],
-            **grid,
-        )
-        if grid and not store.exists(job["cube"])
-        else None,  # new items may lie further out; the cube keeps its grid
+        grid=_new_grid(job, items),
         branch=branch,
         workers=workers(),
     )
@@ -385,6 +379,26 @@ def run(job: Mapping[str, Any]) -> RunReport:
         **(job.get("invert") or {}),
     )
     return RunReport(ingested, corrected, inverted)
+
+
+def _new_grid(job: Mapping[str, Any], items: Sequence[Interferogram]) -> GeoBox | None:
+    """Grid of a new cube; None for one that is there, which keeps its own."""
+    asked = job.get("grid")
+    if not asked:
+        return None
+    footprints = [(r.crs, r.shape, r.transform) for r in items]
+    wanted: GeoBox = _call("grid", regular_grid, footprints, **asked)
+    if not store.exists(job["cube"]):
+        return wanted
+    # New items may lie further out, so the extents need not agree.
+    there = grid_of(store.open_cube(job["cube"]).attrs)
+    if wanted.crs != there.crs or wanted.resolution != there.resolution:
+        raise ValueError(
+            f"job['grid']={asked} differs from the cube {job['cube']}, which has "
+            f"{there.crs} at {abs(there.resolution.x):g}: make another cube, or leave "
+            "it out"
+        )
+    return None
 
 
 def _call(key: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:

@@ -837,7 +837,7 @@ def export_zarr(cube: xr.Dataset, url: str | Path, *, overwrite: bool = False) -
     Parameters
     ----------
     cube : xarray.Dataset
-        As opened with ``open_cube(url, chunks={})``.
+        As opened with ``open_cube(url, chunks={})``, or a region of it.
     url : str or pathlib.Path
         Where to; any fsspec URL.
     overwrite : bool
@@ -849,6 +849,10 @@ def export_zarr(cube: xr.Dataset, url: str | Path, *, overwrite: bool = False) -
         If there is something already, or it cannot be written.
     """
     plain = cube.drop_encoding()
+    box = plain.odc.geobox
+    if box is not None and box.crs is not None:  # a region has a place of its own
+        plain.attrs |= zarr_attributes(box)
+        plain = plain.assign_coords(spatial_ref=xr_coords(box)["spatial_ref"])
     for name in plain.variables:
         even = {d: max(c) for d, c in plain[name].variable.chunksizes.items()}
         if even:  # of a region, the first and last are smaller

@@ -52,6 +52,8 @@ class DnCNN(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.receptive_radius: int | None = 2 + sum(middle)
         """Pixels beyond which the input does not change an output pixel."""
+        self.smallest_side = 1 + max(middle, default=1)
+        """Pixels a side that a map must have at least, for edges to be reflected."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
