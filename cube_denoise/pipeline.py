@@ -18,7 +18,7 @@ from cube_denoise import store
 from cube_denoise.blocks import BlockJob, Window
 from cube_denoise.catalog import search
 from cube_denoise.cluster import Workers
-from cube_denoise.conventions import PAIR, VARIABLES
+from cube_denoise.conventions import PAIR, VARIABLES, X, Y
 from cube_denoise.correct import (
     PASSED_THROUGH,
     describe,
@@ -40,7 +40,7 @@ class StepReport:
     """What a step did to a cube."""
 
     done: int = 0
-    """Pairs corrected, or pixels' blocks inverted; 0 if all was up to date."""
+    """Pairs corrected, or pixels inverted; 0 if all was up to date."""
     notes: list[str] = field(default_factory=list)
     """What the user should know."""
 
@@ -104,6 +104,7 @@ def correct_cube(
             threads=torch_threads(pool.count),
         ),
     )
+    report.notes += _caution(model)
     attributes = dict(job.attributes)
     asked = {**label, "precision": precision, "pairs": pairs}
 
@@ -134,6 +135,21 @@ def correct_cube(
         | dict(job.attributes["corrected_phase"]),
     )
     return report
+
+
+def _caution(model: str | Path) -> list[str]:
+    """What a model does to deformation, beside what it does to noise."""
+    from cube_denoise.models import zoo
+
+    scores = zoo.held_out_scores(model)
+    if "amplitude_slope" not in scores:
+        return []
+    return [
+        f"on held-out simulated pairs {Path(model).name} takes "
+        f"{scores['rms_error_reduction']:.0%} off the error and keeps "
+        f"{scores['amplitude_slope']:.0%} of the deformation (medians); slow motion "
+        "suffers most: compare with invert --variable unwrapped_phase"
+    ]
 
 
 def invert_cube(
@@ -188,7 +204,7 @@ def invert_cube(
             block=store.writing_unit(cube, "velocity")[0],
         ),
     )
-    report.done = len(job.windows)
+    report.done = cube.sizes[Y] * cube.sizes[X]
     chosen = dict(job.attributes["velocity"])
     rows, columns = chosen["reference_rows"], chosen["reference_columns"]
     if area is None:

@@ -149,7 +149,7 @@ def invert(
         variable=variable,
         workers=_workers(scheduler, workers),
     )
-    _tell_step("inverted", "blocks", report)
+    _tell_step("inverted", "pixels", report)
 
 
 @command
@@ -173,7 +173,7 @@ def run(
     _tell_ingest(report.ingest)
     if report.correct is not None:
         _tell_step("corrected", "pairs", report.correct)
-    _tell_step("inverted", "blocks", report.invert)
+    _tell_step("inverted", "pixels", report.invert)
     _exit_if_failed(report.ingest)
 
 

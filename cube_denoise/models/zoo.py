@@ -74,6 +74,12 @@ def model_hash(name_or_path: str | Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def held_out_scores(name_or_path: str | Path) -> dict[str, float]:
+    """Scores on simulated pairs that training never drew; empty where not recorded."""
+    config = _config(model_folder(name_or_path))
+    return dict(config.get("training", {}).get("scores", {}))
+
+
 def load_model(name_or_path: str | Path) -> DnCNN:
     """Network with trained weights, in eval mode, on the CPU.
 
@@ -89,12 +95,7 @@ def load_model(name_or_path: str | Path) -> DnCNN:
         fit the configuration.
     """
     folder = model_folder(name_or_path)
-    try:
-        config = dict(json.loads((folder / "config.json").read_text()))
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"{folder}/config.json is not a JSON object: {error}"
-        ) from None
+    config = _config(folder)
     architecture = config.get("architecture")
     if architecture != "DnCNN":
         raise ValueError(f"{architecture=} in {folder}/config.json: must be 'DnCNN'")
@@ -111,6 +112,15 @@ def load_model(name_or_path: str | Path) -> DnCNN:
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit its config.json: {error}") from error
     return model.eval()
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / "config.json").read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{folder}/config.json is not a JSON object: {error}"
+        ) from None
 
 
 def save_model(
