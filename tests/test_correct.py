@@ -23,6 +23,7 @@ from cube_denoise.correct import (
     torch_threads,
 )
 from cube_denoise.ingest import ingest_dataset
+from cube_denoise.models import zoo
 from cube_denoise.pipeline import correct_cube
 from cube_denoise.simulate import simulate_scene
 
@@ -364,6 +365,18 @@ def test_what_is_missing_is_said(
     ):
         with pytest.raises(ValueError, match=message):
             correct(cube, model, **options)
+
+
+def test_a_map_too_small_for_the_network_is_refused(
+    stack: xr.Dataset, tmp_path: Path
+) -> None:
+    """Edges are reflected over the largest dilation, 16 pixels."""
+    network = zoo.create_model("dncnn-dilated")
+    model = zoo.save_model(network, tmp_path / "wide", training={}, card="test")
+    message = r"12 x 12 pixels: model=.* needs at least 17 along each side"
+    with pytest.raises(ValueError, match=message):
+        correct(stack.isel(y=slice(12), x=slice(12)), model)
+    assert "corrected_phase" in correct(stack.isel(y=slice(17), x=slice(17)), model)
 
 
 @pytest.mark.parametrize("name", ["uses elevation", "is not a safetensors file"])

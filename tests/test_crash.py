@@ -29,9 +29,10 @@ from cube_denoise.cluster import Workers
 from cube_denoise.ingest import ingest
 from cube_denoise.pipeline import correct_cube, invert_cube
 from cube_denoise.products import find_products
+from cube_denoise.store import layout, staging
 
 step, url, extra, stop_at = sys.argv[1:]
-store.COMMIT_SECONDS = 0
+staging.COMMIT_SECONDS = 0
 
 def say(what, number=""):
     print(what, number, flush=True)
@@ -51,7 +52,7 @@ def slow_task(self, task):
 
 after(store.Stage, "_resume_or_start", lambda s: say("begin", s.tasks_done))
 after(store.Stage, "_commit", lambda s, *a: say("staged", s.tasks_done))
-after(store._Fill, "__call__", slow_task)
+after(staging._Fill, "__call__", slow_task)
 reset = icechunk.Repository.reset_branch
 def reset_branch(self, branch, *args, **options):
     if branch == "main":
@@ -60,12 +61,12 @@ def reset_branch(self, branch, *args, **options):
     if branch == "main":
         say("shown")
 icechunk.Repository.reset_branch = reset_branch
-create = store._create
-def _create(place):
+create = layout.create_repository
+def create_repository(place):
     made = create(place)
     say("created")
     return made
-store._create = _create
+layout.create_repository = create_repository
 
 one = Workers("threads", count=1)
 if step == "ingest":

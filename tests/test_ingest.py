@@ -505,3 +505,21 @@ def test_a_job_takes_new_items_onto_the_grid_it_began_with(tmp_path: Path) -> No
     cube = store.open_cube(tmp_path / "cube")
     assert cube.sizes["pair"] == 2
     assert grid_of(cube.attrs).resolution.x == 160
+
+
+def test_a_job_with_another_grid_leaves_the_cube(tmp_path: Path) -> None:
+    job: dict[str, Any] = {
+        "source": str(tmp_path / "items.json"),
+        "cube": str(tmp_path / "cube"),
+        "grid": {"resolution": 160.0},
+        "workers": 1,
+    }
+    write_items([make(tmp_path, 0)], job["source"])
+    run(job)
+    write_items([make(tmp_path, k) for k in (0, 1)], job["source"])
+    before = store.open_repository(job["cube"]).lookup_branch("main")
+    with pytest.raises(ValueError, match=r"differs from the cube .* at 160: make"):
+        run({**job, "grid": {"resolution": 80.0}})
+    repository = store.open_repository(job["cube"])
+    assert repository.lookup_branch("main") == before
+    assert set(repository.list_branches()) == {"main"}

@@ -18,6 +18,7 @@ from cube_denoise.blocks import Window, spans, windows
 from cube_denoise.cluster import Workers
 from cube_denoise.conventions import VARIABLES
 from cube_denoise.grid import grid_of
+from cube_denoise.store import staging
 
 GRID = GeoBox.from_bbox((0, 0, 700, 500), crs="EPSG:32613", resolution=10)  # 50 x 70
 ATTRIBUTES = {"wavelength": 0.0555, "track": "A005"}
@@ -319,7 +320,7 @@ def test_an_error_in_a_task_leaves_the_cube_as_it_was(cube: Path) -> None:
 def test_skipped_tasks_are_told_by_position_and_survive_a_resume(
     cube: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "COMMIT_SECONDS", 0)
+    monkeypatch.setattr(staging, "COMMIT_SECONDS", 0)
 
     def picky(cube: xr.Dataset, task: int) -> Any:
         if task == 0:
@@ -499,6 +500,24 @@ def test_export_is_plain_zarr(
     xr.testing.assert_equal(plain.load(), cube.load())
     assert plain["unwrapped_phase"].rio.crs.to_epsg() == 32613
     assert zarr.open_group(tmp_path / "plain.zarr").metadata.zarr_format == 3
+
+
+def test_export_of_a_region_has_the_place_of_the_region(
+    small_cube: Path, tmp_path: Path
+) -> None:
+    cube = store.open_cube(small_cube, chunks={})
+    a, _, left, _, e, top = cube.attrs["spatial:transform"]
+    assert cube.attrs["spatial:shape"] == [96, 96]
+    store.export_zarr(cube.isel(y=slice(5, 90), x=slice(40, 71)), tmp_path / "part")
+    plain = xr.open_zarr(tmp_path / "part", decode_coords="all")
+    west, north = left + 40 * a, top + 5 * e
+    assert plain.attrs["spatial:shape"] == [85, 31]
+    assert plain.attrs["spatial:transform"] == pytest.approx([a, 0, west, 0, e, north])
+    assert plain.attrs["spatial:bbox"] == pytest.approx(
+        [west, north + 85 * e, west + 31 * a, north]
+    )
+    told = [float(v) for v in plain["spatial_ref"].attrs["GeoTransform"].split()]
+    assert told == pytest.approx([west, a, 0, north, 0, e])
 
 
 def test_export_does_not_overwrite_unasked(small_cube: Path, tmp_path: Path) -> None:

@@ -1,0 +1,320 @@
+"""Where pairs come from, rasters or arrays: their values on blocks of a cube's grid."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import rasterio
+import xarray as xr
+from odc.geo.geobox import GeoBox
+from pyproj.exceptions import ProjError
+from rasterio._err import CPLE_BaseError
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window as RasterWindow
+
+from cube_denoise import store
+from cube_denoise.blocks import Window, spans, windows
+from cube_denoise.conventions import PAIR, VARIABLES, X, Y, los_unit_vector
+from cube_denoise.interferogram import Asset, Interferogram
+from cube_denoise.normalise import five_numbers, sample_stride
+
+GDAL_OPTIONS = {
+    "GDAL_CACHEMAX": 64,  # MB
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_MAX_RETRY": 3,
+    "GDAL_HTTP_RETRY_DELAY": 1,
+}
+
+UNREADABLE = (RasterioError, CPLE_BaseError, ProjError, OSError)
+"""What rasterio raises for a raster that is not as it should be."""
+COORDINATE_TOLERANCE = 1e-4
+"""Largest error of a coordinate in warping, pixels of the raster."""
+
+
+@dataclass(frozen=True)
+class RasterPairs:
+    """Pairs as rasters on grids of their own."""
+
+    grid: GeoBox
+    block: int
+    records: tuple[Interferogram, ...]
+
+    def pair(
+        self, k: int, shape: tuple[int, int]
+    ) -> Iterator[tuple[dict[str, slice], np.ndarray, np.ndarray]]:
+        """Window, phase and coherence of every block of record `k`."""
+        record = self.records[k]
+        with self._open(record, ("unwrapped_phase", "coherence")) as read:
+            for window in _blocks(shape, self.block):
+                phase = read("unwrapped_phase", window) * np.float32(record.phase_sign)
+                coherence = read("coherence", window)
+                highest = np.nanmax(coherence, initial=0)
+                lowest = np.nanmin(coherence, initial=0)
+                if highest > 1.001 or lowest < -0.001:
+                    raise store.SkipTask(
+                        f"coherence from {lowest:g} to {highest:g}: must be 0 to 1"
+                    )
+                yield window, phase, coherence
+
+    def static_layers(self) -> list[str]:
+        """Names of the static layers that the records can give."""
+        names = ["los_east", "los_north", "los_up"] if self._look() else []
+        return names + (["elevation"] if self._elevation() else [])
+
+    def _look(self) -> list[Interferogram]:
+        return [
+            r
+            for r in self.records
+            if {"look_elevation", "look_orientation"} <= set(r.assets)
+            or (r.incidence_angle is not None and r.heading is not None)
+        ]
+
+    def _elevation(self) -> list[Interferogram]:
+        return [r for r in self.records if "elevation" in r.assets]
+
+    def static(
+        self, shape: tuple[int, int]
+    ) -> Iterator[tuple[Window, dict[str, np.ndarray]]]:
+        """Elevation and look vectors of the first record that can give them."""
+        if self._elevation():
+            yield from _first_readable(self._elevation(), shape, self._read_elevation)
+        if self._look():
+            yield from _first_readable(self._look(), shape, self._read_look)
+
+    def _read_elevation(
+        self, record: Interferogram, shape: tuple[int, int]
+    ) -> Iterator[tuple[Window, dict[str, np.ndarray]]]:
+        with self._open(record, ("elevation",)) as read:
+            for window in _blocks(shape, self.block):
+                yield window, {"elevation": read("elevation", window)}
+
+    def _read_look(
+        self, record: Interferogram, shape: tuple[int, int]
+    ) -> Iterator[tuple[Window, dict[str, np.ndarray]]]:
+        names = ("look_elevation", "look_orientation")
+        if not set(names) <= set(record.assets):
+            assert record.incidence_angle is not None
+            assert record.heading is not None
+            los = los_unit_vector(record.incidence_angle, record.heading)
+            for window in _blocks(shape, self.block):
+                lengths = [window[d].stop - window[d].start for d in (Y, X)]
+                yield (
+                    window,
+                    {
+                        name: np.full(lengths, component, "float32")
+                        for name, component in zip(
+                            ("los_east", "los_north", "los_up"), los, strict=True
+                        )
+                    },
+                )
+            return
+        with self._open(record, names) as read:
+            for window in _blocks(shape, self.block):
+                up, around = (read(name, window) for name in names)
+                yield (
+                    window,
+                    {
+                        "los_east": np.cos(up) * np.cos(around),
+                        "los_north": np.cos(up) * np.sin(around),
+                        "los_up": np.sin(up),
+                    },
+                )
+
+    def _open(self, record: Interferogram, roles: Sequence[str]) -> "_Reader":
+        return _Reader(record, roles, self.grid)
+
+
+@dataclass(frozen=True)
+class ArrayPairs:
+    """Pairs as arrays on the cube's grid."""
+
+    dataset: xr.Dataset
+    block: int
+
+    def pair(
+        self, k: int, shape: tuple[int, int]
+    ) -> Iterator[tuple[dict[str, slice], np.ndarray, np.ndarray]]:
+        """Window, phase and coherence of every block of pair `k`."""
+        for window in _blocks(shape, self.block):
+            part = self.dataset.isel({PAIR: k, **window}).transpose(..., Y, X)
+            phase = part["unwrapped_phase"].values.astype("float32")
+            coherence = (
+                part["coherence"].values.astype("float32")
+                if "coherence" in part
+                else np.full_like(phase, np.nan)
+            )
+            yield window, phase, coherence
+
+    def static_layers(self) -> list[str]:
+        """Names of the static layers that the dataset has."""
+        names = ("elevation", "los_east", "los_north", "los_up")
+        return [n for n in names if n in self.dataset]
+
+    def static(
+        self, shape: tuple[int, int]
+    ) -> Iterator[tuple[Window, dict[str, np.ndarray]]]:
+        """Static layers of the dataset, block by block."""
+        for window in _blocks(shape, self.block):
+            part = self.dataset.isel(window).transpose(..., Y, X)
+            yield (
+                window,
+                {
+                    n: part[n].values.astype(VARIABLES[n].dtype)
+                    for n in self.static_layers()
+                },
+            )
+
+
+PairSource: TypeAlias = RasterPairs | ArrayPairs
+"""What `ingest` reads pairs and static layers from."""
+
+
+def read_task(
+    cube: xr.Dataset, task: int | str, *, source: PairSource, before: int
+) -> Iterator[tuple[Window, Mapping[str, np.ndarray]]]:
+    """Read the blocks of one pair, then its summary; or the static layers."""
+    shape = (cube.sizes[Y], cube.sizes[X])
+    if isinstance(task, str):
+        yield from source.static(shape)
+        return
+    pair = {PAIR: slice(before + task, before + task + 1)}
+    stride = sample_stride(shape)
+    sample: list[np.ndarray] = []
+    valid = 0
+    for window, phase, coherence in source.pair(task, shape):
+        valid += int(np.isfinite(phase).sum())
+        offsets = [-window[d].start % stride for d in (Y, X)]
+        sample.append(phase[offsets[0] :: stride, offsets[1] :: stride].ravel())
+        yield (
+            {**pair, **window},
+            {"unwrapped_phase": phase[None], "coherence": coherence[None]},
+        )
+    if not valid:
+        raise store.SkipTask("no valid pixel on the grid of the cube")
+    yield (
+        pair,
+        {
+            "phase_quantiles": five_numbers(np.concatenate(sample))[None],
+            "valid_fraction": np.array([valid / (shape[0] * shape[1])], "float32"),
+        },
+    )
+
+
+def _blocks(shape: tuple[int, int], size: int) -> tuple[dict[str, slice], ...]:
+    return windows(y=spans(shape[0], size), x=spans(shape[1], size))
+
+
+def _first_readable(
+    records: Sequence[Interferogram],
+    shape: tuple[int, int],
+    read: Callable[..., Iterator[tuple[Window, dict[str, np.ndarray]]]],
+) -> Iterator[tuple[Window, dict[str, np.ndarray]]]:
+    """Whole layers of the first record that gives them; a later one starts over."""
+    for record in records:
+        try:
+            yield from read(record, shape)
+            return
+        except store.SkipTask as reason:
+            failure = reason
+    raise failure
+
+
+class _Reader:
+    """Open rasters of one item, read as windows of the cube's grid."""
+
+    def __init__(
+        self, record: Interferogram, roles: Sequence[str], grid: GeoBox
+    ) -> None:
+        self.record, self.roles, self.grid = record, roles, grid
+        self.stack = ExitStack()
+        self.open: dict[str, WarpedVRT] = {}
+
+    def __enter__(self) -> Any:
+        try:
+            self.stack.enter_context(rasterio.Env(**GDAL_OPTIONS))
+            for role in self.roles:
+                if role in self.record.assets:
+                    self.open[role] = self._warped(self.record.assets[role])
+        except UNREADABLE as error:
+            self.stack.close()
+            raise store.SkipTask(_one_line(error)) from error
+        except BaseException:
+            self.stack.close()
+            raise
+        return self.read
+
+    def __exit__(self, *exception: object) -> None:
+        self.stack.close()
+
+    def _warped(self, asset: Asset) -> WarpedVRT:
+        raster = self.stack.enter_context(rasterio.open(asset.href))
+        if raster.crs is None:
+            raise store.SkipTask(f"{asset.href} has no CRS")
+        own = GeoBox((raster.height, raster.width), raster.transform, raster.crs)
+        # Pixels that coincide are copied, others are interpolated between valid ones.
+        offset = [
+            (a - b) / step
+            for a, b, step in (
+                (own.affine.c, self.grid.affine.c, own.affine.a),
+                (own.affine.f, self.grid.affine.f, own.affine.e),
+            )
+        ]
+        aligned = (
+            own.crs == self.grid.crs
+            and np.allclose(
+                [own.affine.a, own.affine.e], [self.grid.affine.a, self.grid.affine.e]
+            )
+            and all(abs(o - round(o)) < 1e-3 for o in offset)
+        )
+        assert self.grid.crs is not None
+        options: dict[str, Any] = {
+            "crs": self.grid.crs.to_wkt(),
+            "transform": self.grid.affine,
+            "height": self.grid.shape[0],
+            "width": self.grid.shape[1],
+            "resampling": Resampling.nearest if aligned else Resampling.bilinear,
+            "nodata": np.nan,
+            "dtype": "float32",
+            # Left to itself GDAL chooses both anew for every block that is read: how
+            # it approximates coordinates (to 1/8 pixel) and how wide it averages.
+            "tolerance": COORDINATE_TOLERANCE,
+            "xscale": _shrinkage(own, self.grid)[0],
+            "yscale": _shrinkage(own, self.grid)[1],
+        }
+        if asset.nodata is not None:
+            options["src_nodata"] = asset.nodata
+        return self.stack.enter_context(WarpedVRT(raster, **options))
+
+    def read(self, role: str, window: Mapping[str, slice]) -> np.ndarray:
+        """Values on a window of the grid, float32, NaN = no data."""
+        y, x = window[Y], window[X]
+        if role not in self.open:
+            return np.full((y.stop - y.start, x.stop - x.start), np.nan, "float32")
+        where = RasterWindow(x.start, y.start, x.stop - x.start, y.stop - y.start)
+        try:
+            values = self.open[role].read(1, window=where)
+        except UNREADABLE as error:
+            raise store.SkipTask(
+                f"{self.record.assets[role].href}: {_one_line(error)}"
+            ) from error
+        return np.where(np.isfinite(values), values, np.nan).astype("float32")
+
+
+def _shrinkage(own: GeoBox, grid: GeoBox) -> tuple[str, str]:
+    """Pixels of the grid per pixel of a raster, along x and y, at most 1."""
+    assert grid.crs is not None
+    near = own if own.crs == grid.crs else own.to_crs(grid.crs)
+    scales = (
+        near.resolution.x / grid.resolution.x,
+        near.resolution.y / grid.resolution.y,
+    )
+    x, y = (f"{min(abs(s), 1.0):.6f}" for s in scales)
+    return x, y
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,61 @@
+"""Cubes on disk or in a bucket; only this package writes Zarr.
+
+A cube is an Icechunk repository (transactional Zarr v3) with one root group. Work is
+staged on a branch of its own, in commits that survive a crash, and becomes visible to
+readers of the target branch in one step at the end.
+
+Use the names of the package. How often a step commits is ``staging.COMMIT_SECONDS``,
+there alone: a copy here could be set without effect.
+"""
+
+from cube_denoise.store.layout import (
+    CHUNK,
+    PAIR_TIMES,
+    SHARD,
+    append_pairs,
+    create_cube,
+    declare,
+    drop_pairs,
+    write_layers,
+    writing_unit,
+)
+from cube_denoise.store.plain import export_zarr
+from cube_denoise.store.repository import (
+    CubeChangedError,
+    CubeError,
+    exists,
+    history,
+    newest_step,
+    open_cube,
+    open_repository,
+    storage,
+    visible_branches,
+)
+from cube_denoise.store.staging import SkipTask, Stage, Work, fingerprint, stage
+
+__all__ = [
+    "CHUNK",
+    "PAIR_TIMES",
+    "SHARD",
+    "CubeChangedError",
+    "CubeError",
+    "SkipTask",
+    "Stage",
+    "Work",
+    "append_pairs",
+    "create_cube",
+    "declare",
+    "drop_pairs",
+    "exists",
+    "export_zarr",
+    "fingerprint",
+    "history",
+    "newest_step",
+    "open_cube",
+    "open_repository",
+    "stage",
+    "storage",
+    "visible_branches",
+    "write_layers",
+    "writing_unit",
+]

@@ -1,0 +1,254 @@
+"""The repository of a cube: where it is, opening it, its branches and history."""
+
+import functools
+import json
+import os
+import re
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import icechunk
+import xarray as xr
+
+icechunk.set_logs_filter("error")
+
+
+class CubeError(ValueError):
+    """A cube that cannot be opened, made or changed as asked."""
+
+
+class CubeChangedError(RuntimeError):
+    """The cube was changed by somebody else while a step was under way."""
+
+
+def storage(url: str | Path) -> icechunk.Storage:
+    """Icechunk storage of a local path, ``s3://`` or ``gs://`` URL.
+
+    Credentials, region and endpoint (``AWS_ENDPOINT_URL``) come from the environment.
+
+    Raises
+    ------
+    CubeError
+        If the scheme is unknown, or there is no bucket in the URL.
+    """
+    path = local_path(url)
+    if path is not None:
+        return icechunk.local_filesystem_storage(str(path))
+    parts = urlsplit(str(url))
+    prefix = parts.path.strip("/")
+    if parts.scheme in ("s3", "gs") and not parts.netloc:
+        raise CubeError(f"url={str(url)!r}: must be {parts.scheme}://bucket/path")
+    if parts.scheme == "s3":
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get(
+            "AWS_ENDPOINT_URL"
+        )
+        return icechunk.s3_storage(
+            bucket=parts.netloc,
+            prefix=prefix,
+            from_env=True,
+            endpoint_url=endpoint,
+            allow_http=bool(endpoint and endpoint.startswith("http://")),
+            force_path_style=bool(endpoint),
+            region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
+        )
+    if parts.scheme == "gs":
+        return icechunk.gcs_storage(bucket=parts.netloc, prefix=prefix, from_env=True)
+    raise CubeError(f"url={str(url)!r}: must be a local path, s3://... or gs://...")
+
+
+def local_path(url: str | Path) -> Path | None:
+    """Absolute path of a cube on disk; None for one in a bucket."""
+    parts = urlsplit(str(url))
+    if parts.scheme not in ("", "file"):
+        return None
+    return Path(parts.path if parts.scheme else str(url)).absolute()
+
+
+def find_repository(url: str | Path) -> icechunk.Repository | None:
+    """Open what is there, if there is a repository."""
+    path = local_path(url)
+    if path is not None and not path.is_dir():
+        if path.exists():
+            raise CubeError(f"url={str(url)!r} is a file and must be a folder")
+        return None  # Icechunk would make the folder, and panic where it cannot.
+    place = storage(url)
+    if not icechunk.Repository.exists(place):
+        return None
+    return icechunk.Repository.open(place)
+
+
+def is_empty(repository: icechunk.Repository) -> bool:
+    """Whether making the cube was interrupted before its first commit."""
+    newest = next(iter(repository.ancestry(branch="main")))
+    return newest.parent_id is None
+
+
+def create_repository(place: icechunk.Storage) -> icechunk.Repository:
+    """Make a repository with nothing in it."""
+    try:  # Icechunk 2 reads both formats, 1 only the first.
+        return icechunk.Repository.create(place, spec_version=1)  # type: ignore[call-arg]
+    except TypeError:
+        return icechunk.Repository.create(place)
+
+
+def open_repository(url: str | Path) -> icechunk.Repository:
+    """Open the repository of a cube.
+
+    Raises
+    ------
+    CubeError
+        If there is none, or it cannot be reached.
+    """
+    try:
+        repository = find_repository(url)
+        if repository is None or is_empty(repository):
+            raise CubeError(
+                f"url={str(url)!r}: there is no cube; `cube-denoise ingest` makes one"
+            )
+        return repository
+    except icechunk.IcechunkError as error:
+        raise CubeError(f"url={str(url)!r} cannot be opened: {brief(error)}") from None
+
+
+def exists(url: str | Path) -> bool:
+    """Whether there is a cube.
+
+    Raises
+    ------
+    CubeError
+        If the place cannot be reached.
+    """
+    try:
+        repository = find_repository(url)
+        return repository is not None and not is_empty(repository)
+    except icechunk.IcechunkError as error:
+        raise CubeError(f"url={str(url)!r} cannot be reached: {brief(error)}") from None
+
+
+def brief(error: Exception) -> str:
+    """What an Icechunk error says and its root cause, on one line."""
+    lines = [
+        re.sub(r"^[\s|│├╰`─▶>×-]*(x )?", "", line).strip()
+        for line in str(error).splitlines()
+    ]
+    trace = re.compile(r"context:$|\d+: |at icechunk/|with ")
+    kept = [line for line in lines if line and not trace.match(line)]
+    return ": ".join(dict.fromkeys([*kept[:1], *kept[-1:]]))[:300]
+
+
+def open_cube(
+    url: str | Path,
+    *,
+    branch: str = "main",
+    snapshot: str | None = None,
+    chunks: Any = None,
+) -> xr.Dataset:
+    """Open a cube for reading.
+
+    Nothing is read but metadata; every access reads just the window asked for.
+
+    Parameters
+    ----------
+    url : str or pathlib.Path
+        Local path, ``s3://`` or ``gs://``.
+    branch : str
+        Branch to read; an experiment on the same cube is another branch.
+    snapshot : str, optional
+        Id of an older state to read instead of the branch's newest.
+    chunks : optional
+        As in `xarray.open_zarr`; ``{}`` gives Dask arrays, one task per chunk. By
+        default arrays are lazy without Dask.
+
+    Returns
+    -------
+    xarray.Dataset
+        dims (pair, time, y, x); the CRS is in the coordinate ``spatial_ref``
+        (``cube.odc.crs``, ``cube.rio.crs``).
+
+    Raises
+    ------
+    CubeError
+        If there is no cube, branch or snapshot of that name.
+    """
+    repository = open_repository(url)
+    return _dataset(_reading(repository, url, branch, snapshot).store, chunks=chunks)
+
+
+def _reading(
+    repository: icechunk.Repository,
+    url: str | Path,
+    branch: str,
+    snapshot: str | None = None,
+) -> icechunk.Session:
+    try:
+        if snapshot:
+            return repository.readonly_session(snapshot_id=snapshot)
+        return repository.readonly_session(branch)
+    except (icechunk.IcechunkError, ValueError):
+        if snapshot:
+            what = f"{snapshot=}: {str(url)!r} has no such snapshot"
+        else:
+            known = ", ".join(sorted(visible_branches(repository)))
+            what = f"{branch=}: {str(url)!r} has the branches {known}"
+        raise CubeError(what) from None
+
+
+def _dataset(store: Any, *, chunks: Any = None) -> xr.Dataset:
+    return xr.open_dataset(
+        store,
+        engine="zarr",
+        consolidated=False,
+        decode_coords="all",
+        chunks=chunks,
+        cache=False,
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def open_snapshot(url: str, snapshot: str) -> xr.Dataset:
+    """One reader per process and snapshot, for tasks."""
+    return open_cube(url, snapshot=snapshot)
+
+
+def visible_branches(repository: icechunk.Repository) -> set[str]:
+    """Names of the branches, without those of steps under way."""
+    return {b for b in repository.list_branches() if not b.startswith("staging-")}
+
+
+def commit_metadata(step: str, details: Mapping[str, Any]) -> dict[str, Any]:
+    """What a commit remembers: the step, what it was asked, and versions."""
+    packages = ("cube-denoise", "icechunk", "numpy", "xarray", "zarr")
+    return {
+        "step": step,
+        "details": json.loads(json.dumps(details, default=str)),
+        "versions": {p: version(p) for p in packages},
+    }
+
+
+def newest_step(url: str | Path, *, branch: str = "main") -> dict[str, Any]:
+    """Metadata of the newest commit of a branch (empty for a branch without)."""
+    repository = open_repository(url)
+    if branch not in repository.list_branches():
+        return {}
+    newest = next(iter(repository.ancestry(branch=branch)))
+    return dict(newest.metadata or {})
+
+
+def history(url: str | Path, *, branch: str = "main") -> list[dict[str, Any]]:
+    """List the steps that changed a branch, newest first (id, time, message, ...)."""
+    repository = open_repository(url)
+    _reading(repository, url, branch)
+    return [
+        {
+            "id": commit.id,
+            "time": commit.written_at,
+            "message": commit.message,
+            "metadata": dict(commit.metadata or {}),
+        }
+        for commit in repository.ancestry(branch=branch)
+        if (commit.metadata or {}).get("complete")
+        or (commit.metadata or {}).get("step") == "create"
+    ]

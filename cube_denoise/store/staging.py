@@ -1,0 +1,295 @@
+"""A step on a cube: work staged on a branch of its own, shown at once at the end."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import icechunk
+import numpy as np
+import xarray as xr
+import zarr
+
+from cube_denoise.blocks import Window, variable_window
+from cube_denoise.cluster import Workers
+from cube_denoise.progress import Advance
+from cube_denoise.store.repository import (
+    CubeChangedError,
+    CubeError,
+    brief,
+    commit_metadata,
+    open_repository,
+    open_snapshot,
+)
+
+log = logging.getLogger(__name__)
+
+COMMIT_SECONDS = 30.0
+"""Staged work is committed this often, which bounds what a crash can cost."""
+
+
+class SkipTask(Exception):  # noqa: N818
+    """Raised in a task that can give nothing, with the reason; the others go on."""
+
+
+Work = Callable[[xr.Dataset, Any], Iterable[tuple[Window, Mapping[str, np.ndarray]]]]
+"""What a worker does for one task: see `Stage.fill`."""
+
+
+def fingerprint(details: Mapping[str, Any]) -> str:
+    """Short hash of what a step was asked to do."""
+    text = json.dumps(details, sort_keys=True, default=str)
+    return sha256(text.encode()).hexdigest()[:16]
+
+
+class Stage:
+    """A step under way, on a branch that readers of the cube do not see.
+
+    Get one from `stage`. Every commit survives a crash; nothing shows on the target
+    branch before `publish`.
+    """
+
+    def __init__(
+        self,
+        repository: icechunk.Repository,
+        url: str,
+        *,
+        step: str,
+        branch: str,
+        asked: Mapping[str, Any],
+    ) -> None:
+        self.repository, self.url, self.step = repository, url, step
+        self.branch, self.asked = branch, dict(asked)
+        self.name = f"staging-{step}-{branch}"
+        self.base = repository.lookup_branch(branch)
+        self.mark = fingerprint({"asked": self.asked, "base": self.base})
+        self.tasks_done = 0
+        self.skipped: dict[int, str] = {}
+        """Tasks that gave nothing: position in the list -> reason."""
+        self._resume_or_start()
+
+    def _resume_or_start(self) -> None:
+        if self.name in self.repository.list_branches():
+            tip = self.repository.lookup_branch(self.name)
+            commits = iter(self.repository.ancestry(snapshot_id=tip))
+            newest = next(commits)
+            if newest.metadata.get("complete") and tip != self.base:
+                # Interrupted between the last commit and showing it.
+                newest = next(commits)
+                tip = newest.id
+                self.repository.reset_branch(self.name, tip)
+            metadata = newest.metadata or {}
+            if tip != self.base and metadata.get("mark") == self.mark:
+                self.tasks_done = int(metadata["tasks_done"])
+                self.skipped = {int(k): v for k, v in metadata["skipped"].items()}
+                log.info("%s: take up an interrupted run", self.step)
+                return
+            self.repository.delete_branch(self.name)
+        self.repository.create_branch(self.name, self.base)
+
+    @property
+    def tip(self) -> str:
+        """Snapshot id of the newest staged state."""
+        return self.repository.lookup_branch(self.name)
+
+    @property
+    def cube(self) -> xr.Dataset:
+        """The newest staged state, for reading."""
+        return open_snapshot(self.url, self.tip)
+
+    def resumed(self) -> bool:
+        """Whether an interrupted run left something to go on from."""
+        return self.tip != self.base
+
+    def change(self, edit: Callable[[zarr.Group], None], message: str) -> None:
+        """Commit a change of structure or of small arrays, made in this process."""
+        session = self.repository.writable_session(self.name)
+        edit(zarr.open_group(session.store, mode="r+"))
+        if session.has_uncommitted_changes:
+            self._commit(session, message)
+
+    def _commit(self, session: icechunk.Session, message: str) -> None:
+        mark = {
+            "mark": self.mark,
+            "tasks_done": self.tasks_done,
+            "skipped": {str(k): v for k, v in self.skipped.items()},
+        }
+        session.commit(
+            f"{self.step}: {message} (staged)",
+            metadata=commit_metadata(self.step, self.asked) | mark,
+        )
+
+    def fill(
+        self,
+        work: Work,
+        tasks: Sequence[Any],
+        workers: Workers,
+        *,
+        advance: Advance,
+        amount: Callable[[Any], float] = lambda task: 1,
+    ) -> None:
+        """Do the tasks that are not staged yet, and stage what they give.
+
+        The list of tasks must be the same, in the same order, in the run that
+        resumes: what it depends on belongs into `asked`.
+
+        Parameters
+        ----------
+        work : callable
+            ``work(cube, task)`` yields (window, {variable: array}); picklable. It may
+            raise `SkipTask`: see `skipped`.
+        tasks : sequence
+            Independent of each other; no two write into the same shard.
+        workers : cluster.Workers
+            Who does them.
+        advance : callable
+            Told the amount of work done.
+        amount : callable
+            Amount of work of a task.
+        """
+        todo = list(tasks[self.tasks_done :])
+        advance(sum(amount(task) for task in tasks[: self.tasks_done]))
+        wave = 4 * workers.count
+        while todo:
+            session = self.repository.writable_session(self.name)
+            do = _Fill(self.url, session.snapshot_id, session.fork(), work)
+            forks: dict[int, Any] = {}
+            started, finished = time.monotonic(), 0
+            while todo and (not finished or not _due(started)):
+                now, todo = todo[:wave], todo[wave:]
+                position = {
+                    id(task): self.tasks_done + finished + k
+                    for k, task in enumerate(now)
+                }
+                for task, (fork, reason) in workers.run(do, now):
+                    forks[id(fork)] = fork
+                    if reason is not None:
+                        self.skipped[position[id(task)]] = reason
+                    advance(amount(task))
+                finished += len(now)
+            session.merge(*forks.values())
+            self.tasks_done += finished
+            if session.has_uncommitted_changes:  # not if every task was skipped
+                self._commit(session, f"{self.tasks_done} of {len(tasks)} blocks")
+
+    def publish(
+        self,
+        message: str,
+        *,
+        details: Mapping[str, Any] | None = None,
+        edit: Callable[[zarr.Group], None] | None = None,
+    ) -> str:
+        """Make the staged state the newest of the target branch, at once.
+
+        Parameters
+        ----------
+        message : str
+            What was done, for the history.
+        details : mapping, optional
+            Added to what was asked in the commit's metadata.
+        edit : callable, optional
+            Last change of attributes or small arrays, part of the same commit.
+
+        Returns
+        -------
+        str
+            Snapshot id.
+
+        Raises
+        ------
+        CubeChangedError
+            If the target branch has moved since the step began.
+        """
+        session = self.repository.writable_session(self.name)
+        root = zarr.open_group(session.store, mode="r+")
+        if edit is not None:
+            edit(root)
+        # CF's audit trail; it makes every step a change, as a commit must be.
+        line = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {self.step}: {message}"
+        earlier = root.attrs.get("history")
+        root.attrs["history"] = f"{earlier}\n{line}" if earlier else line
+        metadata = commit_metadata(self.step, self.asked | dict(details or {}))
+        session.commit(
+            f"{self.step}: {message}", metadata=metadata | {"complete": True}
+        )
+        tip = self.tip
+        try:
+            self.repository.reset_branch(self.branch, tip, from_snapshot_id=self.base)
+        except icechunk.IcechunkError as error:
+            raise CubeChangedError(
+                f"{self.url} was changed by another process during {self.step}; "
+                f"nothing is lost, run it again ({brief(error)})"
+            ) from None
+        self.repository.delete_branch(self.name)
+        return tip
+
+    def discard(self) -> None:
+        """Forget everything staged."""
+        self.repository.delete_branch(self.name)
+
+
+def _due(started: float) -> bool:
+    return time.monotonic() - started >= COMMIT_SECONDS
+
+
+@dataclass(frozen=True)
+class _Fill:
+    """Do one task and write what it gives into a forked session; runs in a worker."""
+
+    url: str
+    snapshot: str
+    fork: Any
+    work: Work
+
+    def __call__(self, task: Any) -> tuple[Any, str | None]:
+        cube = open_snapshot(self.url, self.snapshot)
+        root = zarr.open_group(self.fork.store, mode="r+")
+        try:
+            for window, arrays in self.work(cube, task):
+                for name, values in arrays.items():
+                    array: Any = root[name]
+                    array[variable_window(name, window)] = values
+        except SkipTask as reason:
+            return self.fork, str(reason)
+        return self.fork, None
+
+
+@contextmanager
+def stage(
+    url: str | Path, *, step: str, branch: str, asked: Mapping[str, Any]
+) -> Iterator[Stage]:
+    """Begin, or take up again, a step on a cube.
+
+    Parameters
+    ----------
+    url : str or pathlib.Path
+        The cube.
+    step : str
+        Name of the step, for history and resuming.
+    branch : str
+        Branch that shows the result at the end; made from ``main`` if new.
+    asked : mapping
+        JSON-able options. An interrupted run is taken up only if they are the same
+        and the cube has not changed since.
+
+    Yields
+    ------
+    Stage
+    """
+    repository = open_repository(url)
+    try:
+        if branch not in repository.list_branches():
+            repository.create_branch(branch, repository.lookup_branch("main"))
+        yield Stage(repository, str(url), step=step, branch=branch, asked=asked)
+    except icechunk.ConflictError:
+        raise CubeChangedError(
+            f"{url} is being changed by another process; run {step} again"
+        ) from None
+    except icechunk.IcechunkError as error:
+        raise CubeError(f"url={str(url)!r}: {step} failed: {brief(error)}") from None
