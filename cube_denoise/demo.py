@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 OWN = ("products", "items", "catalog.json", "job.yaml", "cube", "maps", "results.json")
 """What the demo makes in its folder, beside its settings."""
 SETTINGS = "demo.json"
+RATE = 0.1
+"""Largest line-of-sight rate of the scene, m/yr: a restless volcano, a pumped basin."""
 SEAMS = 256
 """Blocks and tiles of a correction can meet only at multiples of this, pixels."""
 MM = 1e3
@@ -77,7 +79,7 @@ def demo(
 
     sha256 = zoo.model_hash(model)
     folder = Path(folder)
-    settings = {"seed": seed, "size": size, "dates": dates}
+    settings = {"seed": seed, "size": size, "dates": dates, "rate": RATE}
     _claim(folder, settings)
     scene = _simulated(folder, settings)
     name = str(model) if (zoo.WEIGHTS / str(model)).is_dir() else _absolute(model)
@@ -206,7 +208,33 @@ def results_table(results: dict[str, Any]) -> Table:
     return table
 
 
-def _claim(folder: Path, settings: dict[str, int]) -> None:
+def verdict(results: dict[str, Any]) -> str:
+    """What the scores say, in a sentence or two."""
+    found = {
+        (row["quantity"], row["metric"]): (row["raw"], row["corrected"])
+        for row in results["scores"]
+    }
+    pairs, velocity = (found[q, "rms error"] for q in ("pairs", "velocity"))
+    slope = found["velocity", "amplitude slope"][1]
+
+    def change(values: tuple[float, float]) -> str:
+        return f"{values[1] / values[0] - 1:+.0%}"
+
+    text = (
+        f"Correction changes the rms error of the pairs by {change(pairs)} and that of "
+        f"the velocity by {change(velocity)}; the corrected velocity keeps "
+        f"{slope:.0%} of the deformation."
+    )
+    if velocity[1] > velocity[0]:
+        text += (
+            " The network takes part of the deformation for atmosphere, in every pair "
+            "alike, and that adds up: here the raw pairs (branch raw) give the better "
+            "velocity."
+        )
+    return text
+
+
+def _claim(folder: Path, settings: dict[str, Any]) -> None:
     """Take the folder; what a demo with other settings left there is removed."""
     there = [name for name in OWN if (folder / name).exists()]
     try:
@@ -232,7 +260,7 @@ def _claim(folder: Path, settings: dict[str, int]) -> None:
     (folder / SETTINGS).write_text(json.dumps(settings) + "\n")
 
 
-def _simulated(folder: Path, settings: dict[str, int]) -> Scene:
+def _simulated(folder: Path, settings: dict[str, Any]) -> Scene:
     """Make the scene; write its products and catalog unless they are there."""
     log.info("simulate %(dates)d dates of %(size)d x %(size)d pixels", settings)
     scene = simulate_scene(**settings)

@@ -103,10 +103,11 @@ def demo(
     Example: cube-denoise demo demo --seed 1
     """
     from cube_denoise.demo import demo as demo_
-    from cube_denoise.demo import results_table
+    from cube_denoise.demo import results_table, verdict
 
     results = demo_(
         folder, seed=seed, model=model, size=size, dates=dates, workers=workers
     )
     Console().print(results_table(results))
+    typer.echo(verdict(results))
     typer.echo(f"maps in {folder / 'maps'}, numbers in {folder / 'results.json'}")
