@@ -56,7 +56,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from cube_denoise.cluster import Workers
-from cube_denoise.pipeline import correct_cube, invert_cube
+from cube_denoise.steps import correct_cube, invert_cube
 step, url, model, workers = sys.argv[1:]
 if step in ("correct", "correct: imports"):
     import torch

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from cube_denoise.ingest import ingest, ingest_dataset
     from cube_denoise.invert import invert
     from cube_denoise.models.zoo import load_model
-    from cube_denoise.pipeline import correct_cube, invert_cube, run
+    from cube_denoise.pipeline import run
     from cube_denoise.simulate.scene import simulate_scene
+    from cube_denoise.steps import correct_cube, invert_cube
     from cube_denoise.store import export_zarr, open_cube
     from cube_denoise.velocity import velocity
 
@@ -49,13 +50,13 @@ __all__ = [
 
 _HOMES = {
     "correct": "correct",
-    "correct_cube": "pipeline",
+    "correct_cube": "steps",
     "export_geotiff": "export",
     "export_zarr": "store",
     "ingest": "ingest",
     "ingest_dataset": "ingest",
     "invert": "invert",
-    "invert_cube": "pipeline",
+    "invert_cube": "steps",
     "load_model": "models.zoo",
     "open_cube": "store",
     "run": "pipeline",

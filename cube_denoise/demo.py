@@ -21,6 +21,7 @@ from cube_denoise.products import find_products
 from cube_denoise.progress import progress
 from cube_denoise.simulate.hyp3 import write_hyp3_products
 from cube_denoise.simulate.scene import Scene, simulate_scene
+from cube_denoise.steps import invert_cube
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ def demo(
     url = folder / "cube"
     corrected = store.open_cube(url)
     area = corrected["velocity"].attrs
-    pipeline.invert_cube(
+    invert_cube(
         url,
         branch="raw",
         variable="unwrapped_phase",

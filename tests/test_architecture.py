@@ -25,7 +25,7 @@ FLOORS = (
     # 3: what is done to a cube.
     "catalog correct invert dataset export charts pair_sources plot summary",
     # 4: what fills a cube or a network.
-    "ingest train",
+    "ingest steps train",
     # 5: composed.
     "pipeline job demo",
     # 6: thin.

@@ -278,7 +278,7 @@ def test_ctrl_c_says_how_to_go_on(cube, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cube_denoise.pipeline.invert_cube", interrupted)
+    monkeypatch.setattr("cube_denoise.steps.invert_cube", interrupted)
     result = call("invert", cube)
     assert result.exit_code == 130
     assert result.stderr.endswith("run the same command again to go on\n")

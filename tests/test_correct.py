@@ -24,8 +24,8 @@ from cube_denoise.correct import (
 )
 from cube_denoise.ingest import ingest_dataset
 from cube_denoise.models import zoo
-from cube_denoise.pipeline import correct_cube
 from cube_denoise.simulate import simulate_scene
+from cube_denoise.steps import correct_cube
 
 TOLERANCE = 1e-5
 """rad, what the issue asks for; the largest difference is kept in `LARGEST`."""

@@ -18,8 +18,8 @@ import xarray as xr
 from cube_denoise import store
 from cube_denoise.cluster import Workers
 from cube_denoise.ingest import ingest
-from cube_denoise.pipeline import correct_cube, invert_cube
 from cube_denoise.products import find_products
+from cube_denoise.steps import correct_cube, invert_cube
 
 CHILD = """
 import sys, time
@@ -27,7 +27,7 @@ import icechunk
 from cube_denoise import store
 from cube_denoise.cluster import Workers
 from cube_denoise.ingest import ingest
-from cube_denoise.pipeline import correct_cube, invert_cube
+from cube_denoise.steps import correct_cube, invert_cube
 from cube_denoise.products import find_products
 from cube_denoise.store import layout, staging
 

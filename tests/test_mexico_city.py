@@ -9,8 +9,8 @@ from benchmarks.mexico_city import FOLDER, REFERENCE, effects, mexico_cube
 from cube_denoise import store
 from cube_denoise.invert import invert
 from cube_denoise.network import closure_triplets, connected_subsets, triplet_closure
-from cube_denoise.pipeline import correct_cube, invert_cube
 from cube_denoise.reference import choose_reference
+from cube_denoise.steps import correct_cube, invert_cube
 
 WAVELENGTH = 0.05550415767769124
 

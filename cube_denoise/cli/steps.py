@@ -19,7 +19,7 @@ from cube_denoise.cli.application import (
 if TYPE_CHECKING:
     from cube_denoise.cluster import Workers
     from cube_denoise.ingest import IngestReport
-    from cube_denoise.pipeline import StepReport
+    from cube_denoise.steps import StepReport
 
 
 @command
@@ -95,7 +95,7 @@ def correct(
 
     Example: cube-denoise correct track-005 --model dncnn-dilated
     """
-    from cube_denoise.pipeline import correct_cube
+    from cube_denoise.steps import correct_cube
 
     pool = _workers(scheduler, workers)
     report = correct_cube(cube, model, branch=branch, precision=precision, workers=pool)
@@ -131,7 +131,7 @@ def invert(
     Example: cube-denoise invert track-005 --reference-rows 45:55
     --reference-columns 15:25
     """
-    from cube_denoise.pipeline import invert_cube
+    from cube_denoise.steps import invert_cube
 
     if (reference_rows is None) != (reference_columns is None):
         raise ValueError("--reference-rows and --reference-columns go together")

@@ -1,0 +1,302 @@
+"""Correct and invert a cube in place: staged, resumable, shown at once."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from cube_denoise import store
+from cube_denoise.blocks import BlockJob, Window
+from cube_denoise.cluster import Workers
+from cube_denoise.conventions import PAIR, VARIABLES, X, Y
+from cube_denoise.correct import (
+    PASSED_THROUGH,
+    describe,
+    pair_label,
+    plan_correction,
+    torch_threads,
+)
+from cube_denoise.invert import plan_inversion
+from cube_denoise.progress import progress
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class StepReport:
+    """What a step did to a cube."""
+
+    done: int = 0
+    """Pairs corrected, or pixels inverted; 0 if all was up to date."""
+    notes: list[str] = field(default_factory=list)
+    """What the user should know."""
+
+
+def correct_cube(
+    url: str | Path,
+    model: str | Path,
+    *,
+    branch: str = "main",
+    precision: str = "auto",
+    workers: Workers | None = None,
+) -> StepReport:
+    """Correct the pairs of a cube that this model has not corrected yet.
+
+    Parameters
+    ----------
+    url : str or pathlib.Path
+        The cube.
+    model : str or pathlib.Path
+        Name of a shipped model or a model folder.
+    branch : str
+        Branch to change; made from ``main`` if new.
+    precision : {"auto", "float32", "bfloat16"}
+        See `correct.correct`.
+    workers : cluster.Workers, optional
+        Threads of this machine by default.
+
+    Returns
+    -------
+    StepReport
+
+    Raises
+    ------
+    ValueError
+        If the cube lacks something or the model is unknown.
+    """
+    cube = _open(url, branch)
+    label = describe(model)
+    pairs = list(range(cube.sizes.get(PAIR, 0)))
+    fresh = True
+    if "corrected_phase" in cube:
+        known = cube["corrected_phase"].attrs
+        if all(known.get(k) == v for k, v in label.items()) and precision in (
+            "auto",
+            known["precision"],
+        ):
+            precision, fresh = known["precision"], False
+            pairs = np.flatnonzero(cube["correction_status"].values == 0).tolist()
+            if not pairs:
+                return StepReport(notes=[f"all pairs are corrected with {model}"])
+    pool = workers or Workers()
+    job, status = _noted(
+        report := StepReport(done=len(pairs)),
+        partial(
+            plan_correction,
+            cube,
+            model,
+            pairs=pairs,
+            precision=precision,
+            block=store.writing_unit(cube, "corrected_phase")[0],
+            threads=torch_threads(pool.count),
+        ),
+    )
+    report.notes += _caution(model)
+    attributes = dict(job.attributes)
+    asked = {**label, "precision": precision, "pairs": pairs}
+
+    def layout(root: zarr.Group) -> None:
+        if fresh:
+            names = ("corrected_phase", "correction_status")
+            store.declare(root, names, job.sizes, attributes=attributes)
+
+    def finish(root: zarr.Group) -> None:
+        known = status.copy()
+        if not fresh:
+            known[:] = cube["correction_status"].values
+            known[pairs] = status[pairs]
+        store.write_layers(root, {"correction_status": known})
+
+    passed = [k for k in pairs if status[k] == PASSED_THROUGH]
+    _fill(
+        url,
+        "correct",
+        branch,
+        asked,
+        job,
+        pool,
+        layout=layout,
+        finish=finish,
+        message=f"{len(pairs) - len(passed)} pairs with {label['model']}",
+        details={"passed_through": [pair_label(cube, k) for k in passed]}
+        | dict(job.attributes["corrected_phase"]),
+    )
+    return report
+
+
+def _caution(model: str | Path) -> list[str]:
+    """What a model does to deformation, beside what it does to noise."""
+    from cube_denoise.models import zoo
+
+    scores = zoo.held_out_scores(model)
+    if "amplitude_slope" not in scores:
+        return []
+    return [
+        f"on held-out simulated pairs {Path(model).name} takes "
+        f"{scores['rms_error_reduction']:.0%} off the error and keeps "
+        f"{scores['amplitude_slope']:.0%} of the deformation (medians); slow motion "
+        "suffers most: compare with invert --variable unwrapped_phase"
+    ]
+
+
+def invert_cube(
+    url: str | Path,
+    *,
+    branch: str = "main",
+    weights: str = "coherence",
+    reference: Mapping[str, Any] | None = None,
+    variable: str | None = None,
+    workers: Workers | None = None,
+) -> StepReport:
+    """Invert the pairs of a cube for displacement, velocity and their quality.
+
+    Parameters
+    ----------
+    url, branch, workers
+        As for `correct_cube`.
+    weights, reference, variable
+        See `invert.invert`; the limits of `reference` may be lists of two.
+
+    Returns
+    -------
+    StepReport
+
+    Raises
+    ------
+    ValueError
+        If the cube lacks something or an option is unknown.
+    """
+    cube = _open(url, branch)
+    area = _area(reference)
+    asked = {
+        "weights": weights,
+        "reference": {d: [s.start, s.stop] for d, s in area.items()} if area else None,
+        "variable": variable,
+    }
+    newest = store.newest_step(url, branch=branch)
+    if newest.get("step") == "invert" and newest["details"] == {
+        **newest["details"],
+        **asked,
+    }:
+        return StepReport(notes=["displacement and velocity are up to date"])
+    report = StepReport()
+    job = _noted(
+        report,
+        partial(
+            plan_inversion,
+            cube,
+            weights=weights,
+            reference=area,
+            variable=variable,
+            block=store.writing_unit(cube, "velocity")[0],
+        ),
+    )
+    report.done = cube.sizes[Y] * cube.sizes[X]
+    chosen = dict(job.attributes["velocity"])
+    rows, columns = chosen["reference_rows"], chosen["reference_columns"]
+    if area is None:
+        report.notes.append(
+            f"reference area chosen by coherence: rows {rows[0]} to {rows[1]}, "
+            f"columns {columns[0]} to {columns[1]}"
+        )
+
+    def layout(root: zarr.Group) -> None:
+        store.declare(
+            root,
+            job.outputs,
+            job.sizes,
+            attributes=job.attributes,
+            times=np.asarray(job.coords["time"]),
+        )
+
+    _fill(
+        url,
+        "invert",
+        branch,
+        asked,
+        job,
+        workers or Workers(),
+        layout=layout,
+        message=f"{cube.sizes[PAIR]} pairs of {chosen['phase_variable']}",
+        details={"used": chosen, "notes": report.notes},
+    )
+    return report
+
+
+def _open(url: str | Path, branch: str) -> xr.Dataset:
+    """The newest state of `branch`, or of main where the branch is not made yet."""
+    repository = store.open_repository(url)
+    known = branch in repository.list_branches()
+    return store.open_cube(url, branch=branch if known else "main")
+
+
+def _noted(report: StepReport, plan: Callable[[], Any]) -> Any:
+    """Call `plan`, keeping its warnings as notes of the report as well."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = plan()
+    for warning in caught:
+        report.notes.append(str(warning.message))
+        log.warning("%s", warning.message)
+    return result
+
+
+def _fill(
+    url: str | Path,
+    step: str,
+    branch: str,
+    asked: Mapping[str, Any],
+    job: BlockJob,
+    workers: Workers,
+    *,
+    layout: Callable[[zarr.Group], None],
+    message: str,
+    details: Mapping[str, Any],
+    finish: Callable[[zarr.Group], None] | None = None,
+) -> None:
+    """Stage a block job and publish it."""
+    size = sum(
+        np.dtype(VARIABLES[n].dtype).itemsize
+        * np.prod([job.sizes[d] for d in VARIABLES[n].dims])
+        for n in job.outputs
+    )
+    with store.stage(url, step=step, branch=branch, asked=asked) as stage:
+        if not stage.resumed():
+            stage.change(layout, "layout")
+        with (
+            workers as pool,
+            progress(
+                step, len(job.windows), unit="blocks", size=size / len(job.windows)
+            ) as advance,
+        ):
+            work = partial(_one_window, compute=job.compute)
+            stage.fill(work, job.windows, pool, advance=advance)
+        stage.publish(message, details=details, edit=finish)
+
+
+def _one_window(
+    cube: xr.Dataset, window: Window, *, compute: Callable[..., dict[str, np.ndarray]]
+) -> Iterator[tuple[Window, Mapping[str, np.ndarray]]]:
+    yield window, compute(cube, window)
+
+
+def _area(reference: Mapping[str, Any] | None) -> dict[str, slice] | None:
+    """Reference area of a job file or command line as slices."""
+    if reference is None:
+        return None
+    try:
+        return {
+            d: s if isinstance(s, slice) else slice(int(s[0]), int(s[1]))
+            for d, s in ((d, reference[d]) for d in ("y", "x"))
+        }
+    except (KeyError, TypeError, ValueError, IndexError):
+        raise ValueError(
+            f"{reference=} must give pixel limits: y: [first, last + 1], x: likewise"
+        ) from None
