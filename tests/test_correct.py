@@ -502,3 +502,13 @@ def test_the_model_is_not_in_the_graph(
 def test_cores_are_shared_by_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     assert [torch_threads(n) for n in (1, 2, 3, 8, 20)] == [8, 4, 2, 1, 1]
+
+
+def test_bfloat16_does_not_depend_on_the_cut_either(
+    stack: xr.Dataset, plain_model: Path
+) -> None:
+    whole = correct(stack, plain_model, precision="bfloat16")["corrected_phase"].values
+    cut = correct(stack, plain_model, precision="bfloat16", block=27)
+    np.testing.assert_array_equal(cut["corrected_phase"].values, whole)
+    exact = correct(stack, plain_model, precision="float32")["corrected_phase"].values
+    assert not np.array_equal(exact, whole, equal_nan=True)
