@@ -32,7 +32,7 @@ def temporal_decorrelation(
 
     Examples
     --------
-    >>> temporal_decorrelation(0)
+    >>> round(temporal_decorrelation(0), 6)
     0.9
     """
     return float((initial - final) * np.exp(-abs(days) / time_constant) + final)
