@@ -172,6 +172,12 @@ def los_unit_vector(incidence: Any, heading: float) -> tuple[Any, Any, Any]:
     return -np.sin(inc) * np.cos(az), np.sin(inc) * np.sin(az), np.cos(inc)
 
 
+def pair_label(cube: xr.Dataset, k: int) -> str:
+    """Name of pair `k` of a cube, its dates as ``20180106-20180130``."""
+    dates = (cube[n].values[k] for n in ("reference_time", "secondary_time"))
+    return "-".join(str(d.astype("datetime64[D]")).replace("-", "") for d in dates)
+
+
 def years_since(times: Any, origin: Any) -> np.ndarray:
     """Times as years of 365.25 days after `origin`, float64."""
     delta = np.asarray(times, "datetime64[s]") - np.datetime64(origin, "s")

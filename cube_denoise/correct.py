@@ -2,13 +2,10 @@
 
 import functools
 import logging
-import os
-import threading
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
@@ -21,13 +18,22 @@ from cube_denoise.conventions import (
     X,
     Y,
     displacement_to_phase,
+    pair_label,
     phase_to_displacement,
 )
-from cube_denoise.gaps import fill_gaps
+from cube_denoise.inference import (
+    Network,
+    NoiseModel,
+    loaded,
+    network_reference,
+    noise,
+    read_tile,
+    resolve_precision,
+    with_precision,
+)
 from cube_denoise.normalise import (
     Scaling,
     five_numbers,
-    network_inputs,
     sample_stride,
     scaling,
 )
@@ -41,22 +47,6 @@ CORRECTED, PASSED_THROUGH = 1, 2
 """Values of ``correction_status``."""
 MAX_MISSING = 0.5
 """Pairs with a larger fraction missing are passed through."""
-FILL_MARGIN = 32
-"""Pixels around a network's view that gap filling looks at."""
-PRECISION_LIMIT = 1e-4
-"""bfloat16 is used if it changes the correction by less than this, m rms."""
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network by reference: every worker loads its own, once."""
-
-    model: "str | nn.Module"
-    """Folder of the model; a module itself only for work in this process."""
-    precision: str
-    """"float32" or "bfloat16"."""
-    threads: int
-    """Torch threads of one task."""
 
 
 def correct(
@@ -139,15 +129,15 @@ def plan_correction(
     if precision not in ("auto", "float32", "bfloat16"):
         raise ValueError(f"{precision=}: must be 'auto', 'float32' or 'bfloat16'")
     chosen = list(range(cube.sizes[PAIR])) if pairs is None else list(pairs)
-    network = Network(_reference(model), "float32", threads)
-    config = _network(network).config
+    network = Network(network_reference(model), "float32", threads)
+    config = loaded(network).config
     names = tuple(config.inputs)
     if "elevation" in names and "elevation" not in cube:
         raise ValueError(
             f"model={str(model)!r} uses elevation and the cube has none; ingest a DEM "
             "or take a model without it (dncnn)"
         )
-    smallest = getattr(_network(network), "smallest_side", 1)
+    smallest = getattr(loaded(network), "smallest_side", 1)
     if min(cube.sizes[Y], cube.sizes[X]) < smallest:
         raise ValueError(
             f"cube has {cube.sizes[Y]} x {cube.sizes[X]} pixels: "
@@ -170,22 +160,20 @@ def plan_correction(
         else Scaling(0.0, 1.0)
         for q in quantiles
     )
-    work = _Block(
+    work = NoiseModel(
         network=network,
         wavelength=float(cube.attrs["wavelength"]),
         names=names,
         scalings=scalings,
         passed=frozenset(missing),
         elevation_median=_elevation_median(cube) if "elevation" in names else 0.0,
-        radius=_network(network).receptive_radius,
+        radius=loaded(network).receptive_radius,
     )
-    resolved = _precision(cube, work, scalings, precision)
+    resolved = resolve_precision(cube, work, scalings, precision)
     area = _region(cube, region)
     job = BlockJob(
         outputs=("corrected_phase",),
-        compute=functools.partial(
-            _correct_block, block=_with_precision(work, resolved)
-        ),
+        compute=functools.partial(_correct_block, block=with_precision(work, resolved)),
         windows=windows(
             pair=[slice(k, k + 1) for k in chosen],
             y=spans(area[Y].stop, block, start=area[Y].start),
@@ -209,153 +197,19 @@ def describe(model: "str | Path | nn.Module") -> dict[str, str]:
     return {"model": type(model).__name__, "model_sha256": ""}
 
 
-def pair_label(cube: xr.Dataset, k: int) -> str:
-    """Dates of pair `k` as ``20180106-20180130``."""
-    dates = (cube[n].values[k] for n in ("reference_time", "secondary_time"))
-    return "-".join(str(d.astype("datetime64[D]")).replace("-", "") for d in dates)
-
-
-@dataclass(frozen=True)
-class _Block:
-    """What the blocks of one correction share."""
-
-    network: Network
-    wavelength: float
-    names: tuple[str, ...]
-    scalings: tuple[Scaling, ...]
-    passed: frozenset[int]
-    elevation_median: float
-    radius: int | None
-
-
 def _correct_block(
-    cube: xr.Dataset, window: Window, *, block: _Block
+    cube: xr.Dataset, window: Window, *, block: NoiseModel
 ) -> dict[str, np.ndarray]:
     """Corrected phase of one window (one pair), shape (1, rows, columns)."""
     pair = window[PAIR].start
     target = halo.Tile(window[Y], window[X])
-    phase = _read(cube["unwrapped_phase"][pair], target)
+    phase = read_tile(cube["unwrapped_phase"][pair], target)
     if pair in block.passed or not np.isfinite(phase).any():
         return {"corrected_phase": phase[None]}
-    noise = _noise(cube, target, pair, block)
+    unwanted = noise(cube, target, pair, block)
     scale = block.scalings[pair].scale
-    corrected = phase - displacement_to_phase(noise * scale, block.wavelength)
+    corrected = phase - displacement_to_phase(unwanted * scale, block.wavelength)
     return {"corrected_phase": corrected[None].astype("float32")}
-
-
-def _noise(cube: xr.Dataset, target: halo.Tile, pair: int, block: _Block) -> np.ndarray:
-    """Noise in normalised units, float32, for a window of one pair."""
-    import torch
-
-    model = _network(block.network)
-    low = block.network.precision == "bfloat16"
-    shape = (cube.sizes[Y], cube.sizes[X])
-
-    def run(view: halo.Tile, clipped: halo.Tile) -> np.ndarray:
-        margin = halo.clip(halo.grow(clipped, FILL_MARGIN), shape)
-        phase = _read(cube["unwrapped_phase"][pair], margin)
-        inside = halo.shift(clipped, margin)
-        valid = np.isfinite(phase[inside])
-        lengths = [s.stop - s.start for s in view]
-        if not valid.any():
-            return np.zeros(lengths, "float32")
-        elevation = None
-        if "elevation" in block.names:
-            height = _read(cube["elevation"], margin) - block.elevation_median
-            elevation = fill_gaps(height) if np.isfinite(height).any() else 0 * phase
-            elevation = np.nan_to_num(elevation)[inside]
-        channels = network_inputs(
-            block.names,
-            phase_to_displacement(fill_gaps(phase)[inside], block.wavelength),
-            scaling=block.scalings[pair],
-            valid=valid,
-            elevation=elevation,
-        )
-        beyond = [
-            (c.start - v.start, v.stop - c.stop)
-            for v, c in zip(view, clipped, strict=True)
-        ]
-        if any(any(b) for b in beyond):
-            channels = np.pad(channels, [(0, 0), *beyond], mode="reflect")
-        torch.set_num_threads(block.network.threads)
-        x = torch.from_numpy(np.ascontiguousarray(channels[None]))
-        x = x.contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=low):
-            return np.asarray(model(x)[0, 0].float())
-
-    tile = 512 if block.radius is not None and block.radius > 32 else 256
-    return halo.Lattice(shape, tile, block.radius).apply(run, target)
-
-
-def _read(array: xr.DataArray, tile: halo.Tile) -> np.ndarray:
-    return np.asarray(array[{Y: tile.y, X: tile.x}].values, "float32")
-
-
-_loading = threading.Lock()
-
-
-def _network(network: Network) -> Any:
-    """Return the network ready for inference; loaded once per process."""
-    if not isinstance(network.model, str):
-        return network.model.eval()
-    with _loading:
-        return _load(network.model)
-
-
-@functools.lru_cache(maxsize=2)
-def _load(folder: str) -> Any:
-    import torch
-
-    from cube_denoise.models import zoo
-
-    model: Any = zoo.load_model(folder).fused()
-    return model.to(memory_format=torch.channels_last)
-
-
-def _reference(model: "str | Path | nn.Module") -> "str | nn.Module":
-    if not isinstance(model, (str, Path)):
-        return model
-    from cube_denoise.models import zoo
-
-    return str(zoo.model_folder(model).absolute())
-
-
-def _with_precision(block: _Block, precision: str) -> _Block:
-    return replace(block, network=replace(block.network, precision=precision))
-
-
-def _precision(
-    cube: xr.Dataset, block: _Block, scalings: tuple[Scaling, ...], asked: str
-) -> str:
-    """Resolve "auto" on the middle tile of the pair with the largest scale."""
-    if asked != "auto":
-        return asked
-    import torch
-
-    usable = [k for k in range(cube.sizes[PAIR]) if k not in block.passed]
-    if not usable or not torch.cpu._is_avx512_bf16_supported():
-        return "float32"
-    pair = max(usable, key=lambda k: scalings[k].scale)
-    middle = halo.Tile(
-        *(
-            slice(n // 2 // 256 * 256, min(n // 2 // 256 * 256 + 256, n))
-            for n in (cube.sizes[Y], cube.sizes[X])
-        )
-    )
-    if not np.isfinite(_read(cube["unwrapped_phase"][pair], middle)).any():
-        log.info("precision float32: no data in the middle to try bfloat16 on")
-        return "float32"
-    exact = _noise(cube, middle, pair, block)
-    rough = _noise(cube, middle, pair, _with_precision(block, "bfloat16"))
-    change = float(np.sqrt(np.mean((rough - exact) ** 2))) * scalings[pair].scale
-    chosen = "bfloat16" if change < PRECISION_LIMIT else "float32"
-    log.info(
-        "precision %s (bfloat16 changes %s by %.3f mm rms)",
-        chosen,
-        pair_label(cube, pair),
-        change * 1e3,
-    )
-    return chosen
 
 
 def _check(cube: xr.Dataset) -> None:
@@ -407,8 +261,3 @@ def _elevation_median(cube: xr.Dataset) -> float:
     stride = sample_stride((cube.sizes[Y], cube.sizes[X]))
     sample = cube["elevation"][::stride, ::stride].values
     return float(np.nanmedian(sample)) if np.isfinite(sample).any() else 0.0
-
-
-def torch_threads(workers: int) -> int:
-    """Torch threads of each of `workers` tasks that share this machine."""
-    return max(1, (os.cpu_count() or 1) // workers)

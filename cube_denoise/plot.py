@@ -18,8 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from cube_denoise.charts import plot_network, plot_series, track_of, variable_of
-from cube_denoise.conventions import PAIR, X, Y
-from cube_denoise.correct import pair_label
+from cube_denoise.conventions import PAIR, X, Y, pair_label
 
 __all__ = [
     "find_pair",

@@ -15,14 +15,13 @@ import zarr
 from cube_denoise import store
 from cube_denoise.blocks import BlockJob, Window
 from cube_denoise.cluster import Workers
-from cube_denoise.conventions import PAIR, VARIABLES, X, Y
+from cube_denoise.conventions import PAIR, VARIABLES, X, Y, pair_label
 from cube_denoise.correct import (
     PASSED_THROUGH,
     describe,
-    pair_label,
     plan_correction,
-    torch_threads,
 )
+from cube_denoise.inference import torch_threads
 from cube_denoise.invert import plan_inversion
 from cube_denoise.progress import progress
 

@@ -8,8 +8,7 @@ import xarray as xr
 from rich.table import Table
 
 from cube_denoise import store
-from cube_denoise.conventions import PAIR, TIME, X, Y
-from cube_denoise.correct import pair_label
+from cube_denoise.conventions import PAIR, TIME, X, Y, pair_label
 from cube_denoise.grid import grid_of
 from cube_denoise.network import pair_indices
 

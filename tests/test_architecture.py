@@ -19,7 +19,7 @@ FLOORS = (
     "progress classical models.dncnn models.zoo simulate.atmosphere "
     "simulate.deformation simulate.sources simulate.sensor",
     # 2: one thing each.
-    "halo store store.repository store.layout store.staging store.plain hyp3 products "
+    "halo inference store store.repository store.layout store.staging store.plain hyp3 products "
     "velocity reference evaluate stac_item stac_source simulate.pair simulate.scene "
     "simulate.hyp3 simulate",
     # 3: what is done to a cube.
@@ -98,7 +98,7 @@ def test_only_few_know_torch() -> None:
         n for n, f in IMPORTS.items() if any(m.split(".")[0] == "torch" for m in f)
     }
     outside = {n for n in knowing if not n.startswith("models")}
-    assert outside <= {"correct", "dataset", "train"}
+    assert outside <= {"dataset", "inference", "train"}
 
 
 def test_only_cluster_knows_distributed() -> None:

@@ -20,8 +20,8 @@ from cube_denoise.correct import (
     PASSED_THROUGH,
     correct,
     plan_correction,
-    torch_threads,
 )
+from cube_denoise.inference import torch_threads
 from cube_denoise.ingest import ingest_dataset
 from cube_denoise.models import zoo
 from cube_denoise.simulate import simulate_scene
