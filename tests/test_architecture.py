@@ -19,9 +19,9 @@ FLOORS = (
     "progress classical models.dncnn models.zoo simulate.atmosphere "
     "simulate.deformation simulate.sources simulate.sensor",
     # 2: one thing each.
-    "halo inference store store.repository store.layout store.staging store.plain hyp3 products "
-    "velocity reference evaluate stac_item stac_source simulate.pair simulate.scene "
-    "simulate.hyp3 simulate",
+    "halo inference store store.repository store.layout store.staging store.plain hyp3 "
+    "products velocity reference evaluate stac_item stac_source simulate.pair "
+    "simulate.scene simulate.hyp3 simulate",
     # 3: what is done to a cube.
     "catalog correct invert dataset export charts pair_sources plot summary",
     # 4: what fills a cube or a network.
