@@ -129,7 +129,10 @@ def plan_correction(
     if precision not in ("auto", "float32", "bfloat16"):
         raise ValueError(f"{precision=}: must be 'auto', 'float32' or 'bfloat16'")
     chosen = list(range(cube.sizes[PAIR])) if pairs is None else list(pairs)
-    network = Network(network_reference(model), "float32", threads)
+    label = describe(model)
+    network = Network(
+        network_reference(model), label["model_sha256"], "float32", threads
+    )
     config = loaded(network).config
     names = tuple(config.inputs)
     if "elevation" in names and "elevation" not in cube:
@@ -181,7 +184,7 @@ def plan_correction(
         ),
         sizes={PAIR: cube.sizes[PAIR], Y: cube.sizes[Y], X: cube.sizes[X]},
         region=area,
-        attributes={"corrected_phase": describe(model) | {"precision": resolved}},
+        attributes={"corrected_phase": label | {"precision": resolved}},
     )
     status = np.full(cube.sizes[PAIR], CORRECTED, "uint8")
     status[~(valid_fraction >= 1 - MAX_MISSING)] = PASSED_THROUGH

@@ -33,6 +33,8 @@ class Network:
 
     model: "str | nn.Module"
     """Folder of the model; a module itself only for work in this process."""
+    sha256: str
+    """Of the weights: a folder that was trained anew is loaded anew."""
     precision: str
     """"float32" or "bfloat16"."""
     threads: int
@@ -45,11 +47,17 @@ class NoiseModel:
 
     network: Network
     wavelength: float
+    """m"""
     names: tuple[str, ...]
+    """Input channels, as in `normalise.network_inputs`."""
     scalings: tuple[Scaling, ...]
+    """Of every pair of the cube."""
     passed: frozenset[int]
+    """Positions of the pairs that are not corrected."""
     elevation_median: float
+    """Of the scene, m."""
     radius: int | None
+    """Receptive radius of the network, pixels; None for a wider view."""
 
 
 def noise(
@@ -129,15 +137,17 @@ def loaded(network: Network) -> Any:
     if not isinstance(network.model, str):
         return network.model.eval()
     with _loading:
-        return _load(network.model)
+        return _load(network.model, network.sha256)
 
 
 @functools.lru_cache(maxsize=2)
-def _load(folder: str) -> Any:
+def _load(folder: str, sha256: str) -> Any:
     import torch
 
     from cube_denoise.models import zoo
 
+    if zoo.model_hash(folder) != sha256:
+        raise ValueError(f"{folder} changed while it was in use: run the step again")
     model: Any = zoo.load_model(folder).fused()
     return model.to(memory_format=torch.channels_last)
 

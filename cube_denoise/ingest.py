@@ -247,7 +247,6 @@ def _append(
         tasks = [*range(count), *(["static"] if layers else [])]
         size = 2 * 4 * grid_sizes[Y] * grid_sizes[X]  # phase and coherence, bytes
         work = functools.partial(read_task, source=source, before=before)
-        title = f"ingest {count} pairs"
         with (
             workers or Workers() as pool,
             progress("ingest", count, unit="pairs", size=size) as advance,

@@ -295,9 +295,12 @@ power of deformation over power of noise from 0.01 to 30:
 
 ## Limits
 
-- Sees {patch}-pixel patches of one pair at a time: it cannot tell a long-wavelength
-  atmosphere from long-wavelength deformation. An amplitude slope below 1 means that
-  real deformation is damped; judge it on your own stack before using the result.
+- Sees one pair at a time, {2 * (model.receptive_radius or 0) + 1} pixels wide, and was
+  trained on patches of {patch}: it cannot tell a long-wavelength atmosphere from
+  long-wavelength deformation.
+- Damps real deformation, in every pair alike, so that it adds up in a velocity:
+  `python -m benchmarks.atmosphere` and `python -m benchmarks.mexico_city` print by how
+  much. Compare with the raw pairs.
 - Trained at 60-180 m pixel spacing and C-band amplitudes (displacement of millimetres
   to 30 cm).
 - Output: {VARIABLES["corrected_phase"].long_name}.

@@ -1,6 +1,7 @@
 """Correction does not depend on how, where or by whom the work is cut."""
 
 import pickle
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing import get_context
@@ -512,3 +513,16 @@ def test_bfloat16_does_not_depend_on_the_cut_either(
     np.testing.assert_array_equal(cut["corrected_phase"].values, whole)
     exact = correct(stack, plain_model, precision="float32")["corrected_phase"].values
     assert not np.array_equal(exact, whole, equal_nan=True)
+
+
+def test_weights_trained_anew_are_loaded_anew(
+    stack: xr.Dataset, plain_model: Path, identity_model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    raw = stack["unwrapped_phase"].values
+    shutil.copytree(plain_model, folder)
+    before = correct(stack, folder, precision="float32")["corrected_phase"].values
+    assert not np.array_equal(before, raw, equal_nan=True)
+    shutil.copytree(identity_model, folder, dirs_exist_ok=True)
+    after = correct(stack, folder, precision="float32")["corrected_phase"].values
+    np.testing.assert_array_equal(after, raw)
