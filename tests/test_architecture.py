@@ -20,7 +20,7 @@ FLOORS = (
     "simulate.deformation simulate.sources simulate.sensor",
     # 2: one thing each.
     "halo inference store store.repository store.layout store.staging store.plain hyp3 "
-    "products velocity reference evaluate stac_item stac_source simulate.pair "
+    "products velocity reference evaluate evaluate.scores stac_item stac_source simulate.pair "
     "simulate.scene simulate.hyp3 simulate",
     # 3: what is done to a cube.
     "catalog correct invert dataset export charts pair_sources plot summary",
