@@ -9,6 +9,7 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     as_completed,
 )
+from functools import partial
 from typing import Any, Self
 
 
@@ -62,6 +63,16 @@ class Workers:
         if self._client is not None:
             self._client.close()
 
+    def in_order(
+        self, function: Callable[[Any], Any], tasks: Sequence[Any]
+    ) -> list[Any]:
+        """Results in the order of the tasks; the first error ends the rest."""
+        done: list[Any] = [None] * len(tasks)
+        numbered = list(enumerate(tasks))
+        for (k, _), result in self.run(partial(_second, function), numbered):
+            done[k] = result
+        return done
+
     def run(
         self, function: Callable[[Any], Any], tasks: Sequence[Any]
     ) -> Iterator[tuple[Any, Any]]:
@@ -74,3 +85,7 @@ class Workers:
         finally:
             for future in pending:
                 future.cancel()
+
+
+def _second(function: Callable[[Any], Any], numbered: tuple[int, Any]) -> Any:
+    return function(numbered[1])

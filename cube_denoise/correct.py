@@ -1,80 +1,51 @@
-"""Take the noise that a network estimates out of every pair of a cube."""
+"""Take the atmosphere that a method estimates out of every pair of a cube."""
 
-import functools
-import logging
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
-from cube_denoise import halo
 from cube_denoise.blocks import BlockJob, Window, lazy, spans, windows
-from cube_denoise.conventions import (
-    PAIR,
-    VARIABLES,
-    X,
-    Y,
-    displacement_to_phase,
-    pair_label,
-    phase_to_displacement,
-)
-from cube_denoise.inference import (
-    Network,
-    NoiseModel,
-    loaded,
-    network_reference,
-    noise,
-    read_tile,
-    resolve_precision,
-    with_precision,
-)
-from cube_denoise.normalise import (
-    Scaling,
-    five_numbers,
-    sample_stride,
-    scaling,
-)
+from cube_denoise.conventions import PAIR, VARIABLES, X, Y, pair_label
+from cube_denoise.corrections import find_correction
+from cube_denoise.corrections.correction import Apply, Correction, Plan, Run, in_turn
 
 if TYPE_CHECKING:
-    from torch import nn
-
-log = logging.getLogger(__name__)
+    from cube_denoise.corrections import Method
 
 CORRECTED, PASSED_THROUGH = 1, 2
 """Values of ``correction_status``."""
-MAX_MISSING = 0.5
-"""Pairs with a larger fraction missing are passed through."""
 
 
 def correct(
     cube: xr.Dataset,
-    model: "str | Path | nn.Module",
+    method: "Method",
     *,
     region: Window | None = None,
-    precision: str = "auto",
     block: int = 1024,
+    **options: Any,
 ) -> xr.Dataset:
-    """Estimate the atmosphere of every pair with a network and subtract it.
+    """Estimate the atmosphere of every pair and subtract it.
 
     Parameters
     ----------
     cube : xarray.Dataset
         With ``unwrapped_phase`` (pair, y, x), rad, positive away from the satellite,
-        and what the network asks for (``elevation`` (y, x), m); attribute
+        and what the method asks for (``elevation`` (y, x), m); attribute
         ``wavelength``, m.
-    model : str, pathlib.Path or torch.nn.Module
-        Name of a shipped model, a model folder, or a network in eval mode.
+    method : str, pathlib.Path, torch.nn.Module or Correction
+        A classical correction by name (`corrections.CLASSICAL`), a shipped network by
+        name, a model folder, or a network in eval mode.
     region : mapping of str to slice, optional
         Pixel window ``{"y": slice, "x": slice}`` to correct. The numbers are those of
         the whole cube: give the whole cube here, not a cut of it.
-    precision : {"auto", "float32", "bfloat16"}
-        "auto" takes bfloat16 where the processor has it and a tile of this cube
-        changes by less than 0.1 mm rms.
     block : int
         Pixels a side of the unit of work; does not change the result.
+    **options
+        Of the method: the fields of its class in `corrections`.
 
     Returns
     -------
@@ -85,146 +56,133 @@ def correct(
     Raises
     ------
     ValueError
-        If a variable or attribute is missing, or the model or region is unknown.
+        If a variable or attribute is missing or in another unit, or the method, an
+        option or the region is unknown.
 
     Warns
     -----
     UserWarning
-        For pairs more than half missing, which are passed through uncorrected.
+        For pairs that are passed through uncorrected.
     """
-    job, status = plan_correction(
-        cube, model, region=region, precision=precision, block=block
-    )
+    job, status = _plan(cube, method, region, None, block, in_turn, options)
     spec = VARIABLES["correction_status"]
     return lazy(job, cube).assign(correction_status=(PAIR, status, spec.attributes))
 
 
 def plan_correction(
     cube: xr.Dataset,
-    model: "str | Path | nn.Module",
+    method: "Method",
     *,
     region: Window | None = None,
     pairs: Sequence[int] | None = None,
-    precision: str = "auto",
     block: int = 1024,
-    threads: int = 1,
+    run: Run = in_turn,
+    **options: Any,
 ) -> tuple[BlockJob, np.ndarray]:
     """Plan `correct` as independent blocks; see there for the other parameters.
 
     Parameters
     ----------
     pairs : sequence of int, optional
-        Positions of the pairs to correct; all by default.
-    threads : int
-        Torch threads of one task.
+        Positions of the pairs to correct; all by default, and always where a corrected
+        pair depends on the others.
+    run : callable
+        Who looks through whole pairs first, where the method must.
 
     Returns
     -------
     job : blocks.BlockJob
-        One window per pair and block.
+        One window per pair and block, or per block where a pair depends on the others.
     status : numpy.ndarray of uint8, shape (pairs,)
-        What each pair gets: `CORRECTED` or `PASSED_THROUGH`.
+        What each pair gets: `CORRECTED` or `PASSED_THROUGH`; 0 for those not asked for.
     """
-    _check(cube)
-    if precision not in ("auto", "float32", "bfloat16"):
-        raise ValueError(f"{precision=}: must be 'auto', 'float32' or 'bfloat16'")
-    chosen = list(range(cube.sizes[PAIR])) if pairs is None else list(pairs)
-    label = describe(model)
-    network = Network(
-        network_reference(model), label["model_sha256"], "float32", threads
-    )
-    config = loaded(network).config
-    names = tuple(config.inputs)
-    if "elevation" in names and "elevation" not in cube:
-        raise ValueError(
-            f"model={str(model)!r} uses elevation and the cube has none; ingest a DEM "
-            "or take a model without it (dncnn)"
-        )
-    smallest = getattr(loaded(network), "smallest_side", 1)
-    if min(cube.sizes[Y], cube.sizes[X]) < smallest:
-        raise ValueError(
-            f"cube has {cube.sizes[Y]} x {cube.sizes[X]} pixels: "
-            f"model={str(model)!r} needs at least {smallest} along each side"
-        )
-    quantiles, valid_fraction = _summaries(cube)
-    missing = [k for k in chosen if not valid_fraction[k] >= 1 - MAX_MISSING]
-    if missing:
-        labels = ", ".join(pair_label(cube, k) for k in missing)
+    return _plan(cube, method, region, pairs, block, run, options)
+
+
+def _plan(
+    cube: xr.Dataset,
+    method: "Method",
+    region: Window | None,
+    pairs: Sequence[int] | None,
+    block: int,
+    run: Run,
+    options: dict[str, Any],
+) -> tuple[BlockJob, np.ndarray]:
+    """`plan_correction`; warnings name the caller of the function that called this."""
+    correction = find_correction(method, **options)
+    _check(cube, correction)
+    every = range(cube.sizes[PAIR])
+    chosen = list(every if pairs is None or correction.whole_stack else pairs)
+    plan = correction.plan(cube, chosen, run)
+    if plan.passed:
+        labels = ", ".join(pair_label(cube, k) for k in sorted(plan.passed))
         warnings.warn(
-            f"{len(missing)} pairs are more than half missing and are passed through "
+            f"{len(plan.passed)} pairs {correction.passes} and are passed through "
             f"uncorrected: {labels}",
             stacklevel=3,
         )
-    scalings = tuple(
-        scaling(
-            config.normalisation, phase_to_displacement(q, cube.attrs["wavelength"])
-        )
-        if np.isfinite(q).all()
-        else Scaling(0.0, 1.0)
-        for q in quantiles
-    )
-    work = NoiseModel(
-        network=network,
-        wavelength=float(cube.attrs["wavelength"]),
-        names=names,
-        scalings=scalings,
-        passed=frozenset(missing),
-        elevation_median=_elevation_median(cube) if "elevation" in names else 0.0,
-        radius=loaded(network).receptive_radius,
-    )
-    resolved = resolve_precision(cube, work, scalings, precision)
     area = _region(cube, region)
+    cuts = [slice(k, k + 1) for k in chosen]
+    if correction.whole_stack:
+        cuts = [slice(0, cube.sizes[PAIR])]
     job = BlockJob(
         outputs=("corrected_phase",),
-        compute=functools.partial(_correct_block, block=with_precision(work, resolved)),
+        compute=partial(_correct_block, apply=plan.apply, passed=plan.passed),
         windows=windows(
-            pair=[slice(k, k + 1) for k in chosen],
+            pair=cuts,
             y=spans(area[Y].stop, block, start=area[Y].start),
             x=spans(area[X].stop, block, start=area[X].start),
         ),
         sizes={PAIR: cube.sizes[PAIR], Y: cube.sizes[Y], X: cube.sizes[X]},
         region=area,
-        attributes={"corrected_phase": label | {"precision": resolved}},
+        attributes={"corrected_phase": correction.label | dict(plan.settled)},
     )
-    status = np.full(cube.sizes[PAIR], CORRECTED, "uint8")
-    status[~(valid_fraction >= 1 - MAX_MISSING)] = PASSED_THROUGH
-    return job, status
-
-
-def describe(model: "str | Path | nn.Module") -> dict[str, str]:
-    """Name and hash of a model, for attributes and histories."""
-    if isinstance(model, (str, Path)):
-        from cube_denoise.models import zoo
-
-        return {"model": Path(model).name, "model_sha256": zoo.model_hash(model)}
-    return {"model": type(model).__name__, "model_sha256": ""}
+    return job, _status(cube, chosen, plan)
 
 
 def _correct_block(
-    cube: xr.Dataset, window: Window, *, block: NoiseModel
+    cube: xr.Dataset, window: Window, *, apply: Apply, passed: frozenset[int]
 ) -> dict[str, np.ndarray]:
-    """Corrected phase of one window (one pair), shape (1, rows, columns)."""
-    pair = window[PAIR].start
-    target = halo.Tile(window[Y], window[X])
-    phase = read_tile(cube["unwrapped_phase"][pair], target)
-    if pair in block.passed or not np.isfinite(phase).any():
-        return {"corrected_phase": phase[None]}
-    unwanted = noise(cube, target, pair, block)
-    scale = block.scalings[pair].scale
-    corrected = phase - displacement_to_phase(unwanted * scale, block.wavelength)
-    return {"corrected_phase": corrected[None].astype("float32")}
+    """Corrected phase of one window; pairs that are passed through are only read."""
+    pairs = range(window[PAIR].start, window[PAIR].stop)
+    asis = [k - window[PAIR].start for k in pairs if k in passed]
+    if len(asis) == len(pairs):
+        return {"corrected_phase": _raw(cube, window)}
+    corrected = apply(cube, window)
+    if asis:
+        corrected[asis] = _raw(cube, window)[asis]
+    return {"corrected_phase": corrected}
 
 
-def _check(cube: xr.Dataset) -> None:
-    if "unwrapped_phase" not in cube:
-        raise ValueError(
-            f"cube has the variables {sorted(map(str, cube.data_vars))} and must have "
-            "'unwrapped_phase'"
-        )
+def _raw(cube: xr.Dataset, window: Window) -> np.ndarray:
+    part = cube["unwrapped_phase"].isel(dict(window)).transpose(PAIR, Y, X)
+    return np.asarray(part.values, "float32")
+
+
+def _status(cube: xr.Dataset, chosen: Sequence[int], plan: Plan) -> np.ndarray:
+    status = np.zeros(cube.sizes[PAIR], "uint8")
+    status[list(chosen)] = CORRECTED
+    status[list(plan.passed)] = PASSED_THROUGH
+    return status
+
+
+def _check(cube: xr.Dataset, correction: Correction) -> None:
+    for name in ("unwrapped_phase", *correction.needs):
+        if name not in cube:
+            raise ValueError(
+                f"cube has the variables {sorted(map(str, cube.data_vars))} and must "
+                f"have {name!r} for {correction.name}"
+            )
     if cube.sizes.get(PAIR, 0) == 0:
         raise ValueError("cube has no pairs: ingest some first")
     if "wavelength" not in cube.attrs:
         raise ValueError("cube.attrs has no 'wavelength' (radar wavelength, m)")
+    units = cube["unwrapped_phase"].attrs.get("units", "rad")
+    if units not in ("rad", "radian", "radians"):
+        raise ValueError(
+            f"unwrapped_phase is in {units!r}: it must be in rad "
+            "(conventions.displacement_to_phase makes phase of displacement in m)"
+        )
 
 
 def _region(cube: xr.Dataset, region: Window | None) -> dict[str, slice]:
@@ -242,25 +200,3 @@ def _region(cube: xr.Dataset, region: Window | None) -> dict[str, slice]:
     if unknown:
         raise ValueError(f"region has the keys {sorted(unknown)}: must be 'y' and 'x'")
     return area
-
-
-def _summaries(cube: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Five-number summary (rad) and valid fraction of every pair.
-
-    Those stored at ingest, else computed alike from the whole pairs.
-    """
-    if "phase_quantiles" in cube and "valid_fraction" in cube:
-        return cube["phase_quantiles"].values, cube["valid_fraction"].values
-    stride = sample_stride((cube.sizes[Y], cube.sizes[X]))
-    quantiles, valid = [], []
-    for k in range(cube.sizes[PAIR]):
-        sample = cube["unwrapped_phase"][k, ::stride, ::stride].values
-        quantiles.append(five_numbers(sample))
-        valid.append(np.isfinite(sample).mean())
-    return np.array(quantiles), np.array(valid)
-
-
-def _elevation_median(cube: xr.Dataset) -> float:
-    stride = sample_stride((cube.sizes[Y], cube.sizes[X]))
-    sample = cube["elevation"][::stride, ::stride].values
-    return float(np.nanmedian(sample)) if np.isfinite(sample).any() else 0.0

@@ -84,7 +84,7 @@ def demo(
     _claim(folder, settings)
     scene = _simulated(folder, settings)
     name = str(model) if (zoo.WEIGHTS / str(model)).is_dir() else _absolute(model)
-    job = {"source": "catalog.json", "cube": "cube", "correct": {"model": name}}
+    job = {"source": "catalog.json", "cube": "cube", "correct": {"method": name}}
     (folder / "job.yaml").write_text(yaml.safe_dump(job, sort_keys=False))
     report = pipeline.run(read_job(folder / "job.yaml") | {"workers": workers})
     url = folder / "cube"

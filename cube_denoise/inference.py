@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import os
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -198,8 +197,3 @@ def resolve_precision(
         change * 1e3,
     )
     return chosen
-
-
-def torch_threads(workers: int) -> int:
-    """Torch threads of each of `workers` tasks that share this machine."""
-    return max(1, (os.cpu_count() or 1) // workers)

@@ -13,7 +13,7 @@ def read_job(path: str | Path) -> dict[str, Any]:
     ----------
     path : str or pathlib.Path
         YAML with the keys of `pipeline.JOB_KEYS`. Paths are ``source`` and ``cube``,
-        and the ``model`` of ``correct`` where it has a slash in it.
+        and the ``method`` of ``correct`` where it has a slash in it.
 
     Returns
     -------
@@ -43,8 +43,8 @@ def read_job(path: str | Path) -> dict[str, Any]:
         if isinstance(job.get(key), str):
             job[key] = _near(job[key], folder)
     correct = job.get("correct")
-    if correct and "/" in str(correct.get("model", "")):
-        job["correct"] = {**correct, "model": _near(correct["model"], folder)}
+    if correct and "/" in str(correct.get("method", "")):
+        job["correct"] = {**correct, "method": _near(correct["method"], folder)}
     return job
 
 

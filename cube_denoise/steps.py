@@ -16,12 +16,8 @@ from cube_denoise import store
 from cube_denoise.blocks import BlockJob, Window
 from cube_denoise.cluster import Workers
 from cube_denoise.conventions import PAIR, VARIABLES, X, Y, pair_label
-from cube_denoise.correct import (
-    PASSED_THROUGH,
-    describe,
-    plan_correction,
-)
-from cube_denoise.inference import torch_threads
+from cube_denoise.correct import PASSED_THROUGH, plan_correction
+from cube_denoise.corrections import Correction, find_correction
 from cube_denoise.invert import plan_inversion
 from cube_denoise.progress import progress
 
@@ -40,26 +36,28 @@ class StepReport:
 
 def correct_cube(
     url: str | Path,
-    model: str | Path,
+    method: str | Path,
     *,
     branch: str = "main",
-    precision: str = "auto",
     workers: Workers | None = None,
+    **options: Any,
 ) -> StepReport:
-    """Correct the pairs of a cube that this model has not corrected yet.
+    """Correct the pairs of a cube that this method has not corrected yet.
+
+    Where a corrected pair depends on the others, new pairs make all be corrected anew.
 
     Parameters
     ----------
     url : str or pathlib.Path
         The cube.
-    model : str or pathlib.Path
-        Name of a shipped model or a model folder.
+    method : str or pathlib.Path
+        Name of a classical correction or of a shipped model, or a model folder.
     branch : str
         Branch to change; made from ``main`` if new.
-    precision : {"auto", "float32", "bfloat16"}
-        See `correct.correct`.
     workers : cluster.Workers, optional
         Threads of this machine by default.
+    **options
+        Of the method; see `correct.correct`.
 
     Returns
     -------
@@ -68,38 +66,51 @@ def correct_cube(
     Raises
     ------
     ValueError
-        If the cube lacks something or the model is unknown.
+        If the cube lacks something or the method or an option is unknown.
     """
     cube = _open(url, branch)
-    label = describe(model)
+    pool = workers or Workers()
+    correction = find_correction(method, **options).shared_by(pool.count)
     pairs = list(range(cube.sizes.get(PAIR, 0)))
     fresh = True
     if "corrected_phase" in cube:
-        known = cube["corrected_phase"].attrs
-        if all(known.get(k) == v for k, v in label.items()) and precision in (
-            "auto",
-            known["precision"],
-        ):
-            precision, fresh = known["precision"], False
-            pairs = np.flatnonzero(cube["correction_status"].values == 0).tolist()
-            if not pairs:
-                return StepReport(notes=[f"all pairs are corrected with {model}"])
-    pool = workers or Workers()
+        again = correction.again(cube["corrected_phase"].attrs)
+        if again is not None:
+            todo = np.flatnonzero(cube["correction_status"].values == 0).tolist()
+            if not todo:
+                return StepReport(notes=[f"all pairs are corrected with {method}"])
+            if not correction.whole_stack:
+                correction, pairs, fresh = again, todo, False
+    report = StepReport(done=len(pairs))
+    with pool:
+        return _correct(url, branch, cube, correction, pairs, fresh, pool, report)
+
+
+def _correct(
+    url: str | Path,
+    branch: str,
+    cube: xr.Dataset,
+    correction: Correction,
+    pairs: list[int],
+    fresh: bool,
+    pool: Workers,
+    report: StepReport,
+) -> StepReport:
+    """Plan and stage a correction of some pairs; `fresh` replaces all there were."""
     job, status = _noted(
-        report := StepReport(done=len(pairs)),
+        report,
         partial(
             plan_correction,
             cube,
-            model,
+            correction,
             pairs=pairs,
-            precision=precision,
             block=store.writing_unit(cube, "corrected_phase")[0],
-            threads=torch_threads(pool.count),
+            run=pool.in_order,
         ),
     )
-    report.notes += _caution(model)
+    report.notes += correction.caution()
     attributes = dict(job.attributes)
-    asked = {**label, "precision": precision, "pairs": pairs}
+    asked = {**attributes["corrected_phase"], "pairs": pairs}
 
     def layout(root: zarr.Group) -> None:
         if fresh:
@@ -123,26 +134,11 @@ def correct_cube(
         pool,
         layout=layout,
         finish=finish,
-        message=f"{len(pairs) - len(passed)} pairs with {label['model']}",
+        message=f"{len(pairs) - len(passed)} pairs with {asked['method']}",
         details={"passed_through": [pair_label(cube, k) for k in passed]}
         | dict(job.attributes["corrected_phase"]),
     )
     return report
-
-
-def _caution(model: str | Path) -> list[str]:
-    """What a model does to deformation, beside what it does to noise."""
-    from cube_denoise.models import zoo
-
-    scores = zoo.held_out_scores(model)
-    if "amplitude_slope" not in scores:
-        return []
-    return [
-        f"on held-out simulated pairs {Path(model).name} takes "
-        f"{scores['rms_error_reduction']:.0%} off the error and keeps "
-        f"{scores['amplitude_slope']:.0%} of the deformation (medians); slow motion "
-        "suffers most: compare with invert --variable unwrapped_phase"
-    ]
 
 
 def invert_cube(
@@ -215,17 +211,18 @@ def invert_cube(
             times=np.asarray(job.coords["time"]),
         )
 
-    _fill(
-        url,
-        "invert",
-        branch,
-        asked,
-        job,
-        workers or Workers(),
-        layout=layout,
-        message=f"{cube.sizes[PAIR]} pairs of {chosen['phase_variable']}",
-        details={"used": chosen, "notes": report.notes},
-    )
+    with workers or Workers() as pool:
+        _fill(
+            url,
+            "invert",
+            branch,
+            asked,
+            job,
+            pool,
+            layout=layout,
+            message=f"{cube.sizes[PAIR]} pairs of {chosen['phase_variable']}",
+            details={"used": chosen, "notes": report.notes},
+        )
     return report
 
 
@@ -253,7 +250,7 @@ def _fill(
     branch: str,
     asked: Mapping[str, Any],
     job: BlockJob,
-    workers: Workers,
+    pool: Workers,
     *,
     layout: Callable[[zarr.Group], None],
     message: str,
@@ -269,12 +266,9 @@ def _fill(
     with store.stage(url, step=step, branch=branch, asked=asked) as stage:
         if not stage.resumed():
             stage.change(layout, "layout")
-        with (
-            workers as pool,
-            progress(
-                step, len(job.windows), unit="blocks", size=size / len(job.windows)
-            ) as advance,
-        ):
+        with progress(
+            step, len(job.windows), unit="blocks", size=size / len(job.windows)
+        ) as advance:
             work = partial(_one_window, compute=job.compute)
             stage.fill(work, job.windows, pool, advance=advance)
         stage.publish(message, details=details, edit=finish)

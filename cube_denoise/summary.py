@@ -65,7 +65,7 @@ def summarise(url: str | Path, *, branch: str = "main") -> dict[str, Any]:
         status = cube["correction_status"].values
         found["correction"] = {
             **{name: int((status == k).sum()) for k, name in enumerate(STATUS)},
-            "model": cube["corrected_phase"].attrs.get("model"),
+            "method": cube["corrected_phase"].attrs.get("method"),
             "passed": [
                 pair_label(cube, k) for k in np.flatnonzero(status == 2).tolist()
             ],
@@ -129,7 +129,7 @@ def summary_table(found: dict[str, Any]) -> Table:
     if "correction" in found:
         known = found["correction"]
         counts = ", ".join(f"{known[name]} {name}" for name in STATUS if known[name])
-        table.add_row("correction", f"{counts} ({known['model']})")
+        table.add_row("correction", f"{counts} ({known['method']})")
         if known["passed"]:
             table.add_row("", "passed through: " + ", ".join(known["passed"]))
     if "velocity" in found:

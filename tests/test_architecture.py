@@ -16,11 +16,14 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
     # 1: outside packages only, or each other.
     "conventions blocks cluster conditions gaps grid interferogram network normalise "
-    "progress classical models.dncnn models.zoo simulate.atmosphere "
-    "simulate.deformation simulate.sources simulate.sensor",
+    "progress models.dncnn models.zoo simulate.atmosphere "
+    "simulate.deformation simulate.sources simulate.sensor "
+    "simulate.crack simulate.surface simulate.time_functions",
     # 2: one thing each.
     "halo inference store store.repository store.layout store.staging store.plain hyp3 "
-    "products velocity reference evaluate evaluate.scores stac_item stac_source simulate.pair "
+    "products velocity reference evaluate evaluate.scores stac_item stac_source "
+    "corrections corrections.correction corrections.network corrections.ramp "
+    "corrections.elevation simulate.pair "
     "simulate.scene simulate.hyp3 simulate",
     # 3: what is done to a cube.
     "catalog correct invert dataset export charts pair_sources plot summary",

@@ -122,6 +122,19 @@ def common(
     logging.captureWarnings(True)
 
 
+def settings(given: list[str] | None) -> dict[str, Any]:
+    """Options of ``--set KEY=VALUE``; values are read as YAML: 3 is a number."""
+    import yaml
+
+    found = {}
+    for text in given or ():
+        key, sign, value = text.partition("=")
+        if not (sign and key.isidentifier()):
+            raise ValueError(f"--set {text!r} must be KEY=VALUE, such as degree=2")
+        found[key] = yaml.safe_load(value)
+    return found
+
+
 def numbers(text: str | None, option: str, count: int) -> Any:
     """Numbers of ``1,2,3``; None for None."""
     if text is None:

@@ -14,6 +14,7 @@ from cube_denoise.cli.application import (
     Scheduler,
     command,
     numbers,
+    settings,
 )
 
 if TYPE_CHECKING:
@@ -78,27 +79,35 @@ def ingest(
 @command
 def correct(
     cube: Cube,
-    model: Annotated[
+    method: Annotated[
         str,
-        typer.Option(help="Shipped model (dncnn, dncnn-dilated) or a model folder."),
+        typer.Option(
+            help="Classical correction or shipped network by name, or a model folder; "
+            "cube-denoise methods lists them."
+        ),
     ],
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Option of the method; repeatable.", metavar="KEY=VALUE"
+        ),
+    ] = None,
     branch: Branch = "main",
-    precision: Annotated[
-        str, typer.Option(help="auto, float32 or bfloat16; auto takes what is exact.")
-    ] = "auto",
     workers: Count = None,
     scheduler: Scheduler = "threads",
 ) -> None:
-    """Estimate the atmosphere of every pair with a network and subtract it.
+    """Estimate the atmosphere of every pair and subtract it.
 
-    Pairs that this model has corrected already are left alone.
+    Pairs that this method has corrected already are left alone.
 
-    Example: cube-denoise correct track-005 --model dncnn-dilated
+    Example: cube-denoise correct track-005 --method ramp --set surface=bilinear
     """
     from cube_denoise.steps import correct_cube
 
     pool = _workers(scheduler, workers)
-    report = correct_cube(cube, model, branch=branch, precision=precision, workers=pool)
+    report = correct_cube(
+        cube, method, branch=branch, workers=pool, **settings(options)
+    )
     _tell_step("corrected", "pairs", report)
 
 

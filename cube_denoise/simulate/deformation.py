@@ -1,4 +1,4 @@
-"""Surface displacement of deformation sources in an elastic half-space.
+"""Surface displacement of dislocations and point sources in an elastic half-space.
 
 Coordinates are local east and north in metres on the ground, depths are positive
 down, displacements are metres (east, north, up).
@@ -77,8 +77,10 @@ def okada(
     Raises
     ------
     ValueError
-        If the upper edge would be above the surface.
+        If a side is not positive or the upper edge would be above the surface.
     """
+    if not (length > 0 and width > 0):
+        raise ValueError(f"{length=} and {width=} must be positive (metres)")
     if 0 < abs(dip - 90) < 0.99 * NEARLY_VERTICAL:
         # Terms of 1 / cos(dip)^3 cancel there: interpolate over the dip instead.
         s = (dip - 90) / NEARLY_VERTICAL
@@ -103,8 +105,8 @@ def okada(
         return Displacement(
             *np.tensordot(np.array(list(weights.values())), np.array(parts), 1)
         )
-    sin_dip, cos_dip = _sin_cos_degrees(dip)
-    sin_strike, cos_strike = _sin_cos_degrees(strike)
+    sin_dip, cos_dip = sin_cos_degrees(dip)
+    sin_strike, cos_strike = sin_cos_degrees(strike)
     top = depth - width / 2 * sin_dip
     if top < -1e-9:
         raise ValueError(
@@ -119,8 +121,8 @@ def okada(
     p = y * cos_dip + lower * sin_dip
     q = y * sin_dip - lower * cos_dip
     slips = (
-        slip * _sin_cos_degrees(rake)[1],
-        slip * _sin_cos_degrees(rake)[0],
+        slip * sin_cos_degrees(rake)[1],
+        slip * sin_cos_degrees(rake)[0],
         opening,
     )
     k = 1 - 2 * poisson_ratio
@@ -138,7 +140,7 @@ def okada(
     )
 
 
-def _sin_cos_degrees(angle: float) -> tuple[float, float]:
+def sin_cos_degrees(angle: float) -> tuple[float, float]:
     """Sine and cosine, exact at multiples of 90 degrees."""
     quarter, rest = divmod(angle, 90.0)
     if rest == 0:
@@ -260,47 +262,9 @@ def mogi(
     ValueError
         If `depth` is not positive.
     """
-    if depth <= 0:
+    if not depth > 0:
         raise ValueError(f"{depth=} must be positive (metres below the surface)")
     e, n = np.asarray(east, float) - centre[0], np.asarray(north, float) - centre[1]
     strength = (1 - poisson_ratio) * volume_change / np.pi
     scale = strength / (e**2 + n**2 + depth**2) ** 1.5
     return Displacement(e * scale, n * scale, depth * scale)
-
-
-def subsidence_bowl(
-    east: np.ndarray,
-    north: np.ndarray,
-    *,
-    subsidence: float,
-    sigma: tuple[float, float],
-    azimuth: float = 0.0,
-    centre: tuple[float, float] = (0.0, 0.0),
-) -> Displacement:
-    """Vertical anisotropic Gaussian bowl, as over pumped aquifers.
-
-    Parameters
-    ----------
-    east, north : numpy.ndarray
-        Points on the surface, m, any common shape.
-    subsidence : float
-        Downward displacement at the centre, m (negative for uplift).
-    sigma : (float, float)
-        Standard deviations along and across `azimuth`, m.
-    azimuth : float
-        Degrees clockwise from north.
-    centre : (float, float)
-        East and north of the centre, m.
-
-    Returns
-    -------
-    Displacement
-        m; the horizontal components are zero.
-    """
-    sin_az, cos_az = _sin_cos_degrees(azimuth)
-    e, n = np.asarray(east, float) - centre[0], np.asarray(north, float) - centre[1]
-    along, across = e * sin_az + n * cos_az, e * cos_az - n * sin_az
-    up = -subsidence * np.exp(
-        -0.5 * ((along / sigma[0]) ** 2 + (across / sigma[1]) ** 2)
-    )
-    return Displacement(np.zeros_like(up), np.zeros_like(up), up)

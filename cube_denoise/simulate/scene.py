@@ -24,13 +24,14 @@ from cube_denoise.simulate.atmosphere import (
     self_affine_terrain,
     stratified_delay,
 )
-from cube_denoise.simulate.deformation import mogi, okada, subsidence_bowl
+from cube_denoise.simulate.deformation import mogi, okada
 from cube_denoise.simulate.sensor import (
     coherence_map,
     decorrelation_noise,
     gap_mask,
     temporal_decorrelation,
 )
+from cube_denoise.simulate.surface import subsidence_bowl
 
 SIMULATION_SEED = 3
 """First word of the seeds of scenes; `dataset.SPLITS` uses the others."""

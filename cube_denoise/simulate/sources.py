@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cube_denoise.simulate.deformation import mogi, okada, subsidence_bowl
+from cube_denoise.simulate.deformation import mogi, okada
+from cube_denoise.simulate.surface import subsidence_bowl
 
 LineOfSight = tuple[float, float, float]
 

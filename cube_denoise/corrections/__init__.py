@@ -1,0 +1,67 @@
+"""Corrections by name: what takes the atmosphere out of the pairs of a cube.
+
+Each is one class: its fields are its options, `Correction.plan` looks at the cube, and
+what it returns corrects one window after the other.
+"""
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cube_denoise.corrections.correction import Correction
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    Method = str | Path | nn.Module | Correction
+    """Name of a correction or shipped network, model folder, network, correction."""
+
+CLASSICAL = {
+    "ramp": "ramp.Ramp",
+    "phase-elevation": "elevation.PhaseElevation",
+}
+"""Corrections without a network: name -> module and class."""
+
+
+def find_correction(method: "Method", **options: Any) -> Correction:
+    """Make the correction of a name, a model folder or a network.
+
+    Parameters
+    ----------
+    method : str, pathlib.Path, torch.nn.Module or Correction
+        One of `CLASSICAL`, a shipped model, a model folder, a network in eval mode, or
+        a correction, which is returned.
+    **options
+        Fields of its class.
+
+    Returns
+    -------
+    Correction
+
+    Raises
+    ------
+    ValueError
+        If there is no such method or it has no such option.
+    """
+    if isinstance(method, Correction):
+        if options:
+            raise ValueError(f"{sorted(options)}: give options to {method} itself")
+        return method
+    if isinstance(method, str) and method in CLASSICAL:
+        module, name = CLASSICAL[method].split(".")
+        kind = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    else:
+        from cube_denoise.corrections.network import NetworkCorrection as kind  # noqa: N813
+
+        options = {"model": method, **options}
+    try:
+        made: Correction = kind(**options)
+    except TypeError as error:
+        known = ", ".join(f for f in kind.__dataclass_fields__ if f != "model")
+        raise ValueError(
+            f"method={str(method)!r} has the options {known or 'none'}: {error}"
+        ) from None
+    return made
+
+
+__all__ = ["CLASSICAL", "Correction", "find_correction"]
