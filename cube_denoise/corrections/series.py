@@ -1,0 +1,134 @@
+"""Phase of the dates of a stack: what corrections that think in dates start from."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import xarray as xr
+
+from cube_denoise.blocks import Window, spans
+from cube_denoise.conventions import PAIR, X, Y
+from cube_denoise.corrections.correction import Run, in_turn
+from cube_denoise.network import Network, connected_subsets, pair_indices
+from cube_denoise.normalise import sample_stride
+from cube_denoise.reference import read_window
+
+MEMORY = 1 << 26
+"""Temporary memory of an inversion, bytes, beside its input and output."""
+STRIP = 128
+"""Rows read at a time, counted from the first row of the cube."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The dates of a cube, how its pairs link them, and the constants of the pairs."""
+
+    network: Network
+    """Its origin is the first date of the largest connected subset."""
+    times: np.ndarray
+    """Dates, sorted, datetime64[s], shape (dates,)."""
+    constants: np.ndarray
+    """Constant taken off each pair, rad, shape (pairs,); NaN = the pair is not used."""
+
+    @property
+    def unused(self) -> frozenset[int]:
+        """Positions of the pairs without data or apart from the largest subset."""
+        return frozenset(np.flatnonzero(np.isnan(self.constants)).tolist())
+
+
+def stack_of(cube: xr.Dataset, run: Run = in_turn) -> Stack:
+    """Look at the pairs of a cube: their network and their constants.
+
+    The constant of a pair is its median over the scene: ``phase_quantiles`` where the
+    cube has it, else of every n-th pixel. Every pair of an unwrapped stack has a
+    constant of its own, which no date can explain.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset, dims (pair, y, x)
+        With ``unwrapped_phase``, rad, ``reference_time`` and ``secondary_time``.
+    run : callable
+        See `correction.Run`.
+
+    Returns
+    -------
+    Stack
+
+    Raises
+    ------
+    ValueError
+        If no pair holds data, or the dates are not those of a network
+        (`network.pair_indices`).
+    """
+    early, late = cube["reference_time"].values, cube["secondary_time"].values
+    first, second, times = pair_indices(early, late)
+    if "phase_quantiles" in cube:
+        constants = cube["phase_quantiles"].values[:, 2].astype("float64")
+    else:
+        constants = np.array(run(partial(_median, cube), range(first.size)))
+    known = np.isfinite(constants)
+    if not known.any():
+        raise ValueError("no pair of unwrapped_phase holds data")
+    subset = connected_subsets(early[known], late[known])[0]
+    constants[~np.isin(times[first], subset)] = np.nan
+    origin = int(np.searchsorted(times, subset[0]))
+    return Stack(Network(first, second, times.size, origin), times, constants)
+
+
+def dates_of(cube: xr.Dataset, window: Window, stack: Stack) -> np.ndarray:
+    r"""Phase of the dates in a window, each pixel by itself.
+
+    Unweighted least squares over the pairs m = (i, j) that hold data at a pixel,
+
+    .. math:: \min_x \sum_m (x_{j_m} - x_{i_m} - (\varphi_m - c_m))^2,
+        \qquad x_\mathrm{origin} = 0,
+
+    with the constants c of `stack_of` (Berardino et al. 2002).
+
+    Parameters
+    ----------
+    cube : xarray.Dataset, dims (pair, y, x)
+    window : mapping
+        Slices of "y" and "x"; the pairs are always all.
+    stack : Stack
+        Of this cube.
+
+    Returns
+    -------
+    numpy.ndarray, float64, shape (dates, rows, columns)
+        rad; 0 at the origin, NaN at dates that no chain of pairs links to it at that
+        pixel, so everywhere where no pair has data. Bit-equal for a pixel whatever the
+        window.
+    """
+    rows, columns = (window[d].stop - window[d].start for d in (Y, X))
+    dates = np.empty((stack.network.size, rows, columns))
+    for part in spans(window[Y].stop, STRIP, start=window[Y].start):
+        phase = read_window(cube, "unwrapped_phase", {Y: part, X: window[X]})
+        here = slice(part.start - window[Y].start, part.stop - window[Y].start)
+        found = _solve(phase.reshape(phase.shape[0], -1), stack)
+        dates[:, here] = found.reshape(stack.network.size, -1, columns)
+    return dates
+
+
+def _solve(phase: np.ndarray, stack: Stack) -> np.ndarray:
+    """`dates_of` for pixels, shape (pairs, pixels) -> (dates, pixels)."""
+    network = stack.network
+    dates = np.empty((network.size, phase.shape[1]))
+    band = network.elimination_order()[1]
+    per_pixel = 8 * (5 * phase.shape[0] + (band + 4) * network.size)
+    for part in spans(phase.shape[1], max(1, MEMORY // per_pixel)):
+        values = phase[:, part] - stack.constants[:, None]
+        valid = np.isfinite(values)
+        values[~valid] = 0
+        linked = network.linked(valid) & valid.any(0)
+        dates[:, part] = network.solve(values, valid.astype("float64"), linked)
+    return dates
+
+
+def _median(cube: xr.Dataset, pair: int) -> float:
+    """Median of one pair, rad, from every n-th pixel of a large one; NaN if empty."""
+    stride = sample_stride((cube.sizes[Y], cube.sizes[X]))
+    some = {PAIR: pair, Y: slice(None, None, stride), X: slice(None, None, stride)}
+    sample = cube["unwrapped_phase"].isel(some).values
+    finite = sample[np.isfinite(sample)].astype("float64")
+    return float(np.median(finite)) if finite.size else np.nan
