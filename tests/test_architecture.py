@@ -17,17 +17,20 @@ FLOORS = (
     # 1: outside packages only, or each other.
     "conventions blocks cluster conditions gaps grid interferogram network normalise "
     "progress models.dncnn models.zoo simulate.atmosphere "
+    "simulate.spectrum simulate.turbulence "
     "simulate.deformation simulate.sources simulate.sensor "
     "simulate.crack simulate.surface simulate.time_functions",
     # 2: one thing each.
     "halo inference store store.repository store.layout store.staging store.plain hyp3 "
-    "evaluate.consistency evaluate.structure "
+    "evaluate.consistency evaluate.structure evaluate.similarity evaluate.uncertainty "
+    "evaluate.gnss evaluate.stations evaluate.station_misfit "
     "products velocity reference evaluate evaluate.scores stac_item stac_source "
     "corrections corrections.correction corrections.network corrections.ramp "
     "corrections.elevation corrections.series simulate.pair "
     "simulate.scene simulate.hyp3 simulate",
     # 3: what is done to a cube.
-    "evaluate.held_out catalog correct invert dataset export charts pair_sources plot summary",
+    "evaluate.held_out "
+    "catalog correct invert dataset export charts pair_sources plot summary",
     # 4: what fills a cube or a network.
     "ingest steps train",
     # 5: composed.

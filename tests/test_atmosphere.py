@@ -1,120 +1,14 @@
-"""Delays: statistics against theory over many draws, and published columns."""
-
-from itertools import pairwise
+"""Delays of weather, ramps and terrain: published columns, and statistics of draws."""
 
 import numpy as np
 import pytest
 
 from cube_denoise.simulate.atmosphere import (
     bilinear_ramp,
-    gaussian_fields,
-    matern_spectrum,
     self_affine_terrain,
     stratified_delay,
     zenith_delay,
 )
-
-SPACING, SIZE = 100.0, 96
-
-
-def draw(count, *scales, seed=0, shape=(SIZE, SIZE), **options):
-    return gaussian_fields(
-        count,
-        shape,
-        spacing=SPACING,
-        scales=list(scales),
-        generator=np.random.default_rng(seed),
-        **options,
-    )
-
-
-def lagged(fields, lag, axis):
-    """Covariance at a lag of so many pixels; the mean is known to be zero."""
-    n = fields.shape[axis]
-    early = np.take(fields, range(n - lag), axis)
-    late = np.take(fields, range(lag, n), axis)
-    return float(np.mean(early * late, dtype="float64"))
-
-
-@pytest.mark.parametrize("std", [1.0, 0.01])
-def test_covariance_is_exponential(std):
-    """nu = 1/2: s^2 exp(-r/l), within 0.03 s^2 over 300 draws.
-
-    Of the bound 0.02 is the variance of wavelengths below two pixels (l = 15 pixels).
-    """
-    length = 1500.0
-    fields = draw(300, (std, length, 0.5))
-    for lag in (0, 7, 15, 30):
-        expected = np.exp(-lag * SPACING / length)
-        for axis in (1, 2):
-            assert lagged(fields, lag, axis) / std**2 == pytest.approx(
-                expected, abs=0.03
-            )
-
-
-@pytest.mark.parametrize("nu", [1 / 3, 1 / 2, 5 / 6])
-def test_spectrum_is_the_one_asked_for(nu):
-    """Windowed periodograms of 100 draws, within 12 % in rings of frequency."""
-    length = 800.0
-    fields = draw(100, (1.0, length, nu))
-    window = np.outer(*[np.hanning(SIZE)] * 2)
-    power = np.mean(np.abs(np.fft.fft2(fields * window)) ** 2, 0)
-    power *= SPACING**2 / np.sum(window**2)
-    frequency = np.hypot(*np.meshgrid(*[np.fft.fftfreq(SIZE, SPACING)] * 2))
-    theory = matern_spectrum(frequency, std=1.0, length=length, smoothness=nu)
-    edges = np.geomspace(5 / (SIZE * SPACING), 0.4 / SPACING, 6)
-    for low, high in pairwise(edges):
-        ring = (frequency >= low) & (frequency < high)
-        assert power[ring].mean() == pytest.approx(theory[ring].mean(), rel=0.12)
-
-
-@pytest.mark.parametrize("nu", [1 / 3, 1 / 2, 5 / 6])
-def test_spectrum_integrates_to_the_variance(nu):
-    frequency = np.geomspace(1e-9, 1e3, 200_000)
-    density = matern_spectrum(frequency, std=0.3, length=2e3, smoothness=nu)
-    total = np.trapezoid(2 * np.pi * frequency * density, frequency)
-    assert total == pytest.approx(0.09, rel=2e-3)
-
-
-def test_opposite_edges_do_not_meet():
-    """A field made on a grid as large as the scene would join across its edges."""
-    fields = draw(400, (1.0, 1500.0, 0.5))
-    n = SIZE - 1
-    assert abs(lagged(fields, n, 1)) < 0.05  # exp(-6.3) = 0.002
-    assert abs(lagged(fields, n, 2)) < 0.05
-    # Neighbours of the same scene do: the bound above can fail.
-    assert lagged(fields, 1, 2) > 0.9
-
-
-def test_variances_of_scales_add():
-    fields = draw(200, (3.0, 600.0, 0.5), (4.0, 900.0, 0.5))
-    assert fields.std() == pytest.approx(5.0, rel=0.03)
-
-
-def test_two_fields_of_one_transform_are_independent():
-    fields = draw(400, (1.0, 600.0, 0.5))
-    assert abs(np.mean(fields[::2] * fields[1::2])) < 0.01
-
-
-def test_anisotropy_stretches_along_its_azimuth():
-    """Ratio 4: lengths are doubled along columns and halved across them."""
-    options = {"anisotropy": 4.0, "azimuth": 0.0}
-    fields = draw(300, (1.0, 800.0, 0.5), **options)
-    assert lagged(fields, 16, 2) == pytest.approx(np.exp(-1), abs=0.05)
-    assert lagged(fields, 4, 1) == pytest.approx(np.exp(-1), abs=0.05)
-    turned = draw(300, (1.0, 800.0, 0.5), anisotropy=4.0, azimuth=90.0)
-    assert lagged(turned, 16, 1) == pytest.approx(np.exp(-1), abs=0.05)
-
-
-def test_fields_repeat_with_the_seed():
-    one, same, other = (draw(3, (1.0, 900.0, 0.5), seed=s) for s in (1, 1, 2))
-    np.testing.assert_array_equal(one, same)
-    assert not np.array_equal(one, other)
-    assert one.dtype == "float32" and one.shape == (3, SIZE, SIZE)
-
-
-def test_fields_of_odd_shape():
-    assert draw(1, (1.0, 900.0, 0.5), shape=(37, 50)).shape == (1, 37, 50)
 
 
 def test_zenith_delays_of_standard_columns():

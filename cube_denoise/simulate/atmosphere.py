@@ -5,101 +5,9 @@ difference, later minus earlier; a larger delay looks like motion away.
 """
 
 import numpy as np
-import scipy.fft
 
-
-def matern_spectrum(
-    frequency: np.ndarray, *, std: float, length: float, smoothness: float
-) -> np.ndarray:
-    r"""Two-dimensional power spectral density of a Matérn field.
-
-    .. math:: S(f) = s^2\, \frac{4 \pi \nu (2\nu)^\nu}{l^{2\nu}}
-              \left(\frac{2\nu}{l^2} + 4 \pi^2 f^2\right)^{-(\nu+1)}
-
-    Parameters
-    ----------
-    frequency : numpy.ndarray
-        Radial frequency, cycles per m.
-    std : float
-        Standard deviation s of the field, in its own unit.
-    length : float
-        Correlation length l, m.
-    smoothness : float
-        nu; 1/2 is the covariance s^2 exp(-r/l), 1/3 gives the -8/3 slope of
-        turbulence at large scales, 5/6 the -11/3 slope at small ones.
-
-    Returns
-    -------
-    numpy.ndarray
-        Squared unit of the field per (cycle/m)^2.
-    """
-    nu = smoothness
-    constant = std**2 * 4 * np.pi * nu * (2 * nu) ** nu / length ** (2 * nu)
-    return constant * (2 * nu / length**2 + (2 * np.pi * frequency) ** 2) ** -(nu + 1)
-
-
-def gaussian_fields(
-    count: int,
-    shape: tuple[int, int],
-    *,
-    spacing: float,
-    scales: list[tuple[float, float, float]],
-    generator: np.random.Generator,
-    anisotropy: float = 1.0,
-    azimuth: float = 0.0,
-) -> np.ndarray:
-    """Independent stationary Gaussian fields with a sum of Matérn spectra.
-
-    White noise is coloured on a grid twice as long in each direction, of which one
-    quarter is kept: opposite edges are not correlated by wrap-around. Covariance and
-    variance are as asked for lengths up to about a quarter of the area; for longer ones
-    the field carries a large constant and its longest wavelengths are too weak (at a
-    length of three times the area, differences across it by about 30 %).
-
-    Parameters
-    ----------
-    count : int
-        How many fields.
-    shape : (int, int)
-        Rows and columns.
-    spacing : float
-        Pixel spacing, m.
-    scales : list of (std, length, smoothness)
-        Matérn components; their variances add.
-    generator : numpy.random.Generator
-        Source of randomness.
-    anisotropy : float
-        Ratio of the longest to the shortest correlation length.
-    azimuth : float
-        Direction of the longest correlation, degrees from the column direction.
-
-    Returns
-    -------
-    numpy.ndarray, float32, shape (count, rows, columns)
-    """
-    padded = tuple(scipy.fft.next_fast_len(2 * n) for n in shape)
-    fy, fx = np.meshgrid(*(np.fft.fftfreq(n, spacing) for n in padded), indexing="ij")
-    if anisotropy != 1.0:
-        c, s = np.cos(np.deg2rad(azimuth)), np.sin(np.deg2rad(azimuth))
-        stretch = np.sqrt(anisotropy)
-        fx, fy = (c * fx + s * fy) * stretch, (-s * fx + c * fy) / stretch
-    frequency = np.hypot(fx, fy)
-    density = sum(
-        matern_spectrum(frequency, std=std, length=length, smoothness=nu)
-        for std, length, nu in scales
-    )
-    amplitude = (np.sqrt(density) / spacing).astype("float32")
-    amplitude *= np.float32(np.sqrt(padded[0] * padded[1]))
-    fields = np.empty((count, *shape), "float32")
-    # The real and the imaginary part of one complex transform are two fields.
-    for k in range(0, count, 2):
-        white = generator.standard_normal((2, *padded), dtype="float32")
-        field = scipy.fft.ifft2((white[0] + 1j * white[1]) * amplitude, workers=1)
-        field = field[: shape[0], : shape[1]]
-        fields[k] = field.real
-        if k + 1 < count:
-            fields[k + 1] = field.imag
-    return fields
+from cube_denoise.simulate.spectrum import Matern
+from cube_denoise.simulate.turbulence import Padding, gaussian_fields
 
 
 def self_affine_terrain(
@@ -110,6 +18,7 @@ def self_affine_terrain(
     smoothness: float = 1.2,
     length: float = 15_000.0,
     generator: np.random.Generator,
+    padding: Padding = "exact",
 ) -> np.ndarray:
     """Random self-affine terrain with ridges.
 
@@ -125,6 +34,8 @@ def self_affine_terrain(
         Of the Matérn field that is exponentiated; `length` in m.
     generator : numpy.random.Generator
         Source of randomness.
+    padding : {"exact", "double"}
+        Of `gaussian_fields`.
 
     Returns
     -------
@@ -135,8 +46,9 @@ def self_affine_terrain(
         1,
         shape,
         spacing=spacing,
-        scales=[(1.0, length, smoothness)],
+        spectra=[Matern(1.0, length, smoothness)],
         generator=generator,
+        padding=padding,
     )[0]
     height = np.exp(0.7 * field)
     height -= height.min()

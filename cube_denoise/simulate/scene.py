@@ -20,7 +20,6 @@ from cube_denoise.conventions import (
 )
 from cube_denoise.simulate.atmosphere import (
     bilinear_ramp,
-    gaussian_fields,
     self_affine_terrain,
     stratified_delay,
 )
@@ -31,7 +30,9 @@ from cube_denoise.simulate.sensor import (
     gap_mask,
     temporal_decorrelation,
 )
+from cube_denoise.simulate.spectrum import Matern
 from cube_denoise.simulate.surface import subsidence_bowl
+from cube_denoise.simulate.turbulence import gaussian_fields
 
 SIMULATION_SEED = 3
 """First word of the seeds of scenes; `dataset.SPLITS` uses the others."""
@@ -63,7 +64,9 @@ def simulate_scene(
 
     Every date has its own turbulence (two scales), stratified delay and ramp; pairs are
     differences of dates, so closure holds but for decorrelation noise, which is drawn
-    per pair from its coherence. Deformation is linear in time.
+    per pair from its coherence. Deformation is linear in time. The scene of a seed is
+    quoted in the documentation, so its fields are drawn with ``padding="double"``: on
+    areas shorter than 48 km the turbulence is somewhat smoother than its 12 km.
 
     Parameters
     ----------
@@ -109,7 +112,7 @@ def simulate_scene(
         resolution=spacing,
     )
     elevation = self_affine_terrain(
-        shape, spacing=spacing, relief=1200.0, generator=rng
+        shape, spacing=spacing, relief=1200.0, generator=rng, padding="double"
     )
     velocity = rate * _rates(size * spacing, shape, los, rng)
     times = np.datetime64("2023-01-05T00:40:20", "s") + np.arange(
@@ -126,7 +129,9 @@ def simulate_scene(
             <= max_temporal_baseline
         )
     )
-    base_coherence = coherence_map(shape, spacing=spacing, mean=0.0, generator=rng)
+    base_coherence = coherence_map(
+        shape, spacing=spacing, mean=0.0, generator=rng, padding="double"
+    )
     orbit = rng.normal(0, 60, dates)
     phase = np.empty((len(first), *shape), "float32")
     coherence = np.empty_like(phase)
@@ -137,7 +142,9 @@ def simulate_scene(
         phase[k] = displacement_to_phase(apparent, SENTINEL1_WAVELENGTH)
         phase[k] += decorrelation_noise(coherence[k], looks=40, generator=rng)
         phase[k] += rng.normal(0, 3)  # each pair has its own constant
-        missing = ~gap_mask(shape, spacing=spacing, fraction=gaps, generator=rng)
+        missing = ~gap_mask(
+            shape, spacing=spacing, fraction=gaps, generator=rng, padding="double"
+        )
         phase[k, missing] = np.nan
         coherence[k, missing] = np.nan
 
@@ -248,8 +255,9 @@ def _delays(
         dates,
         shape,
         spacing=spacing,
-        scales=[(0.008, 12_000.0, 0.5), (0.002, 2_000.0, 1 / 3)],
+        spectra=[Matern(0.008, 12_000.0, 0.5), Matern(0.002, 2_000.0, 1 / 3)],
         generator=rng,
+        padding="double",
     )
     turbulence *= 10 ** rng.normal(0, 0.17, (dates, 1, 1)).astype("float32")
     delay = turbulence + stratified_delay(

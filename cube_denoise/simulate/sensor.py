@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from cube_denoise.simulate.atmosphere import gaussian_fields
+from cube_denoise.simulate.spectrum import Matern
+from cube_denoise.simulate.turbulence import Padding, gaussian_fields
 
 
 def coherence_map(
@@ -13,10 +14,16 @@ def coherence_map(
     spread: float = 0.15,
     length: float = 3_000.0,
     generator: np.random.Generator,
+    padding: Padding = "exact",
 ) -> np.ndarray:
     """Random coherence magnitude, float32, shape (rows, columns), 0.05 to 0.98."""
     field = gaussian_fields(
-        1, shape, spacing=spacing, scales=[(spread, length, 0.5)], generator=generator
+        1,
+        shape,
+        spacing=spacing,
+        spectra=[Matern(spread, length, 0.5)],
+        generator=generator,
+        padding=padding,
     )[0]
     return np.clip(mean + field, 0.05, 0.98).astype("float32")
 
@@ -72,6 +79,7 @@ def gap_mask(
     fraction: float,
     length: float = 2_000.0,
     generator: np.random.Generator,
+    padding: Padding = "exact",
 ) -> np.ndarray:
     """Mask of coherent patches: True where there are data.
 
@@ -87,6 +95,8 @@ def gap_mask(
         Size of the gaps, m.
     generator : numpy.random.Generator
         Source of randomness.
+    padding : {"exact", "double"}
+        Of `gaussian_fields`.
 
     Returns
     -------
@@ -95,6 +105,11 @@ def gap_mask(
     if fraction <= 0:
         return np.ones(shape, bool)
     field = gaussian_fields(
-        1, shape, spacing=spacing, scales=[(1.0, length, 1.0)], generator=generator
+        1,
+        shape,
+        spacing=spacing,
+        spectra=[Matern(1.0, length, 1.0)],
+        generator=generator,
+        padding=padding,
     )[0]
     return np.asarray(field > np.quantile(field, fraction))
