@@ -98,7 +98,7 @@ def cube(catalog, identity):
     url = catalog.parent / "cube"
     for step in (
         ("ingest", catalog, url),
-        ("correct", url, "--model", identity),
+        ("correct", url, "--method", identity),
         ("invert", url),
     ):
         result = call(*step)
@@ -178,7 +178,7 @@ def test_whole_way_keeps_what_was_simulated(cube, scene):
 def test_again_does_nothing(catalog, copy, identity):
     before = state(copy)
     assert "0 pairs added" in done("ingest", catalog, copy).output
-    assert "are corrected" in done("correct", copy, "--model", identity).output
+    assert "are corrected" in done("correct", copy, "--method", identity).output
     assert "up to date" in done("invert", copy).output
     assert state(copy) == before
 
@@ -265,7 +265,7 @@ def test_run_does_all_with_paths_relative_to_the_file(catalog, identity, tmp_pat
     shutil.copytree(identity, tmp_path / "models/identity")
     (tmp_path / "job.yaml").write_text(
         "source: catalog.json\ncube: cubes/one\n"
-        "correct: {model: models/identity}\n"
+        "correct: {method: models/identity}\n"
         "invert:\n  weights: none\n  reference: {y: [0, 8], x: [0, 8]}\n"
     )
     assert "6 pairs added" in done("run", tmp_path / "job.yaml").output
@@ -390,9 +390,17 @@ def test_cube_stays_as_it_was(catalog, copy, identity, tmp_path):
     job = tmp_path / "job.yaml"
     job.write_text(f"source: {catalog}\ncube: {copy}\nmodel: dncnn\n")
     for sentence, *command in (
-        ("neither a shipped model", "correct", copy, "--model", "resnet"),
-        ("not a safetensors file", "correct", copy, "--model", wrong),
-        ("'float16'", "correct", copy, "--model", identity, "--precision", "float16"),
+        ("neither a shipped model", "correct", copy, "--method", "resnet"),
+        ("not a safetensors file", "correct", copy, "--method", wrong),
+        (
+            "'float16'",
+            "correct",
+            copy,
+            "--method",
+            identity,
+            "--set",
+            "precision=float16",
+        ),
         ("weights='nice'", "invert", copy, "--weights", "nice"),
         ("variable='phase'", "invert", copy, "--variable", "phase"),
         ("go together", "invert", copy, "--reference-rows", "1:5"),

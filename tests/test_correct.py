@@ -22,7 +22,7 @@ from cube_denoise.correct import (
     correct,
     plan_correction,
 )
-from cube_denoise.inference import torch_threads
+from cube_denoise.corrections.network import NetworkCorrection
 from cube_denoise.ingest import ingest_dataset
 from cube_denoise.models import zoo
 from cube_denoise.simulate import simulate_scene
@@ -200,7 +200,7 @@ def test_cubes_of_any_chunking_are_corrected_alike(
     )
     known = cube["corrected_phase"].attrs
     assert known["precision"] == "float32"
-    assert known["model"] == "plain"
+    assert known["method"] == "plain"
     assert len(known["model_sha256"]) == 64
     newest = store.newest_step(cubes[layout], branch=branch)
     assert newest["details"]["model_sha256"] == known["model_sha256"]
@@ -450,7 +450,7 @@ def test_another_model_starts_over(
     assert correct_cube(url, identity_model).done == 2
     cube = store.open_cube(url)
     np.testing.assert_array_equal(cube["corrected_phase"], cube["unwrapped_phase"])
-    assert cube["corrected_phase"].attrs["model"] == "identity"
+    assert cube["corrected_phase"].attrs["method"] == "identity"
 
 
 def test_precision_is_chosen_once_and_told(stack: xr.Dataset, model: Path) -> None:
@@ -500,9 +500,13 @@ def test_the_model_is_not_in_the_graph(
         )
 
 
-def test_cores_are_shared_by_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cores_are_shared_by_tasks(
+    monkeypatch: pytest.MonkeyPatch, plain_model: Path
+) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 8)
-    assert [torch_threads(n) for n in (1, 2, 3, 8, 20)] == [8, 4, 2, 1, 1]
+    network = NetworkCorrection(model=plain_model)
+    threads = [network.shared_by(n).threads for n in (1, 2, 3, 8, 20)]
+    assert threads == [8, 4, 2, 1, 1]
 
 
 def test_bfloat16_does_not_depend_on_the_cut_either(

@@ -133,7 +133,7 @@ def test_what_a_correction_does_is_reported(url, cube, model):
     corrected = store.open_cube(url, branch=model).load()
     valid = np.isfinite(cube.unwrapped_phase.values)
     np.testing.assert_array_equal(np.isfinite(corrected.corrected_phase), valid)
-    assert corrected.corrected_phase.attrs["model"] == model
+    assert corrected.corrected_phase.attrs["method"] == model
     raw = cube.assign(corrected_phase=cube.unwrapped_phase)
     before, after = (
         {r.metric: r.value for r in effects(c, model)} for c in (raw, corrected)

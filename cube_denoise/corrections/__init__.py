@@ -53,6 +53,8 @@ def find_correction(method: "Method", **options: Any) -> Correction:
     else:
         from cube_denoise.corrections.network import NetworkCorrection as kind  # noqa: N813
 
+        if isinstance(method, (str, Path)):
+            _check_model(method)
         options = {"model": method, **options}
     try:
         made: Correction = kind(**options)
@@ -62,6 +64,18 @@ def find_correction(method: "Method", **options: Any) -> Correction:
             f"method={str(method)!r} has the options {known or 'none'}: {error}"
         ) from None
     return made
+
+
+def _check_model(method: str | Path) -> None:
+    from cube_denoise.models import zoo
+
+    try:
+        zoo.model_folder(method)
+    except ValueError as error:
+        raise ValueError(
+            f"method={str(method)!r} is not a classical correction "
+            f"({', '.join(CLASSICAL)}), and as a network: {error}"
+        ) from None
 
 
 __all__ = ["CLASSICAL", "Correction", "find_correction"]

@@ -13,8 +13,8 @@ from cube_denoise.blocks import Window, spans, windows
 from cube_denoise.conventions import PAIR, X, Y
 
 READ_SIZE = 1024
-"""Side of the windows in which a whole pair is looked through, px. They are counted from
-the first pixel of the cube, so that sums do not depend on how it is chunked."""
+"""Side of the windows in which a whole pair is looked through, px. They are counted
+from the first pixel of the cube: sums do not depend on how it is chunked."""
 
 Apply = Callable[[xr.Dataset, Window], np.ndarray]
 """``apply(cube, window)``: corrected phase, rad, float32, of exactly that window, NaN

@@ -89,8 +89,8 @@ def elevation_origin(cube: xr.Dataset) -> float:
     known = np.isfinite(sample)
     if not known.any():
         raise ValueError(
-            "elevation has no data on the grid of the cube: bring the DEM onto it first "
-            "(assigning one on another grid gives NaN)"
+            "elevation has no data on the grid of the cube: bring the DEM onto it "
+            "first (assigning one on another grid gives NaN)"
         )
     if not known.all():
         warnings.warn(
