@@ -28,7 +28,7 @@ BANDWIDTH = 3.0
 DERIVED = ("corrected_phase", "correction_status", "displacement", *MAPS)
 """What a correction or inversion made of all dates: a method does not get to see it."""
 
-Correction = Callable[[xr.Dataset], xr.Dataset]
+Corrector = Callable[[xr.Dataset], xr.Dataset]
 """Takes a cube, returns a dataset with ``corrected_phase`` of its pairs."""
 
 
@@ -57,7 +57,7 @@ def uncorrected(cube: xr.Dataset) -> xr.Dataset:
 
 def held_out_dates(
     cube: xr.Dataset,
-    correct: Correction,
+    correct: Corrector,
     *,
     folds: int = 5,
     seed: int = 0,
@@ -247,7 +247,7 @@ def _split(cube: xr.Dataset, folds: int, generator: np.random.Generator) -> np.n
 
 def _visible_series(
     raw: xr.Dataset,
-    correct: Correction,
+    correct: Corrector,
     hidden: np.ndarray,
     *,
     weights: str,
