@@ -1,11 +1,15 @@
-"""What the atmosphere adds: turbulence, stratified delay, ramps; and terrain.
+"""What the weather adds: stratified delay and ramps; and terrain.
 
 Delays are metres of extra path along the line of sight on one date. A pair sees the
 difference, later minus earlier; a larger delay looks like motion away.
 """
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 
+from cube_denoise.conventions import years_since
 from cube_denoise.simulate.spectrum import Matern
 from cube_denoise.simulate.turbulence import Padding, gaussian_fields
 
@@ -128,21 +132,170 @@ def stratified_delay(
     numpy.ndarray, float32, shape (count, rows, columns)
         m, zero at the lowest point.
     """
-    low, high = float(elevation.min()), float(elevation.max())
+    states = []
+    for _ in range(count):
+        pressure = 1013 + 6 * variability * generator.standard_normal()
+        temperature = 290 + 7 * variability * generator.standard_normal()
+        humidity = 60 + 18 * variability * generator.standard_normal()
+        states.append((pressure, temperature, humidity))
+    return _delays_of_states(elevation, np.array(states), incidence=incidence)
+
+
+def _delays_of_states(
+    elevation: np.ndarray,
+    states: np.ndarray,
+    *,
+    incidence: float,
+    latitude: float = 37.0,
+) -> np.ndarray:
+    """Slant delay of columns of air over the lowest point, zero there.
+
+    `states` has shape (count, 3): pressure (hPa), temperature (K) and relative humidity
+    (percent, cut at 5 and 100). NaN elevation gives NaN.
+    """
+    low, high = float(np.nanmin(elevation)), float(np.nanmax(elevation))
     levels = np.linspace(0, max(high - low, 1.0), 33)
-    delays = np.empty((count, *elevation.shape), "float32")
-    for k in range(count):
+    delays = np.empty((len(states), *elevation.shape), "float32")
+    for k, (pressure, temperature, humidity) in enumerate(states):
         column = zenith_delay(
             levels,
-            pressure=1013 + 6 * variability * generator.standard_normal(),
-            temperature=290 + 7 * variability * generator.standard_normal(),
-            relative_humidity=float(
-                np.clip(60 + 18 * variability * generator.standard_normal(), 5, 100)
-            ),
+            pressure=pressure,
+            temperature=temperature,
+            relative_humidity=float(np.clip(humidity, 5, 100)),
+            latitude=latitude,
         )
         column = (column - column[0]) / np.cos(np.deg2rad(incidence))
         delays[k] = np.interp(elevation - low, levels, column)
     return delays
+
+
+@dataclass(frozen=True)
+class Climate:
+    """How surface weather varies over the year and from day to day.
+
+    Each quantity is (mean, annual amplitude, standard deviation of the anomaly); the
+    amplitude is positive if it is highest on `warmest_day`. The defaults are this
+    project's, of a temperate climate: their total spread is that of
+    `stratified_delay` with a variability of 1, about half of it seasonal.
+
+    Parameters
+    ----------
+    pressure : (float, float, float)
+        hPa.
+    temperature : (float, float, float)
+        K.
+    relative_humidity : (float, float, float)
+        Percent; cut at 5 and 100.
+    warmest_day : float
+        Day of the year, about 200 in the northern, 15 in the southern hemisphere.
+    persistence : float
+        Days after which anomalies have lost their memory but for 1/e; 0 for none.
+    latitude : float
+        Degrees.
+
+    Raises
+    ------
+    ValueError
+        If a standard deviation or the persistence is negative.
+    """
+
+    pressure: tuple[float, float, float] = (1013.0, -4.0, 5.3)
+    temperature: tuple[float, float, float] = (290.0, 8.0, 4.0)
+    relative_humidity: tuple[float, float, float] = (60.0, 0.0, 18.0)
+    warmest_day: float = 200.0
+    persistence: float = 3.0
+    latitude: float = 37.0
+
+    def __post_init__(self) -> None:
+        """Check the parameters."""
+        for name in ("pressure", "temperature", "relative_humidity"):
+            if not getattr(self, name)[2] >= 0:
+                raise ValueError(
+                    f"{name}={getattr(self, name)}: the third, the standard deviation, "
+                    "must not be negative"
+                )
+        if not self.persistence >= 0:
+            raise ValueError(f"persistence={self.persistence} must not be negative")
+
+
+def weather_states(
+    times: Any, *, climate: Climate | None = None, generator: np.random.Generator
+) -> np.ndarray:
+    r"""Surface pressure, temperature and humidity on given dates.
+
+    .. math:: w(t) = \bar w + A \cos\frac{2\pi (t - t_{max})}{1\,yr} + s\,x(t)
+
+    with x a first-order autoregressive process,
+    :math:`E[x(t)\,x(t')] = e^{-|t - t'|/\tau}`, independent for each quantity.
+
+    Parameters
+    ----------
+    times : array_like of datetime64, shape (count,)
+        Dates, in any order.
+    climate : Climate, optional
+        The defaults of the class when not given.
+    generator : numpy.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    numpy.ndarray, shape (count, 3)
+        hPa, K, percent (not cut).
+    """
+    how = climate or Climate()
+    days = years_since(times, np.datetime64("2000-01-01", "s")) * 365.25
+    order = np.argsort(days, kind="stable")
+    draws = generator.standard_normal((len(days), 3))
+    anomaly = np.empty_like(draws)
+    for step, k in enumerate(order):
+        memory = 0.0
+        if step and how.persistence > 0:
+            before = order[step - 1]
+            memory = float(np.exp(-(days[k] - days[before]) / how.persistence))
+        anomaly[k] = np.sqrt(1 - memory**2) * draws[k]
+        if memory:
+            anomaly[k] += memory * anomaly[before]
+    cycle = np.cos(2 * np.pi * (days - how.warmest_day) / 365.25)
+    mean, amplitude, std = np.transpose(
+        [how.pressure, how.temperature, how.relative_humidity]
+    )
+    return np.asarray(mean + amplitude * cycle[:, None] + std * anomaly)
+
+
+def seasonal_stratified_delay(
+    elevation: np.ndarray,
+    times: Any,
+    *,
+    incidence: float,
+    climate: Climate | None = None,
+    generator: np.random.Generator,
+) -> np.ndarray:
+    """Elevation-dependent line-of-sight delay of weather that follows the seasons.
+
+    Dates of one season resemble each other, so that short pairs see less of it than
+    pairs across seasons, and a series that samples the year unevenly gets a trend.
+
+    Parameters
+    ----------
+    elevation : numpy.ndarray, shape (rows, columns)
+        m; NaN = no data.
+    times : array_like of datetime64, shape (count,)
+        Acquisitions.
+    incidence : float
+        Degrees from the vertical.
+    climate : Climate, optional
+        Of the lowest point; the defaults of the class when not given.
+    generator : numpy.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    numpy.ndarray, float32, shape (count, rows, columns)
+        m of extra path, zero at the lowest point, NaN where the elevation is.
+    """
+    states = weather_states(times, climate=climate, generator=generator)
+    latitude = (climate or Climate()).latitude
+    return _delays_of_states(elevation, states, incidence=incidence, latitude=latitude)
 
 
 def bilinear_ramp(
