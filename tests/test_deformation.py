@@ -4,7 +4,7 @@ import cutde.halfspace
 import numpy as np
 import pytest
 
-from cube_denoise.simulate.deformation import mogi, okada, subsidence_bowl
+from cube_denoise.simulate.deformation import mogi, okada
 
 MECHANISMS = {
     "strike": {"slip": 1.0, "rake": 0.0},
@@ -236,17 +236,6 @@ def test_mogi_moves_away_from_the_axis():
     np.testing.assert_allclose(moved.east[0], moved.up[0])
 
 
-def test_bowl_has_its_depth_and_widths():
-    across, along = 2000.0, 500.0
-    place = {"sigma": (across, along), "azimuth": 30.0, "centre": (100.0, -50.0)}
-    s, c = np.sin(np.deg2rad(30)), np.cos(np.deg2rad(30))
-    east = 100 + np.array([0, across * s, along * c])
-    north = -50 + np.array([0, across * c, -along * s])
-    bowl = subsidence_bowl(east, north, subsidence=0.2, **place)
-    np.testing.assert_allclose(bowl.up, -0.2 * np.exp([0, -0.5, -0.5]))
-    assert not bowl.east.any() and not bowl.north.any()
-
-
 def test_line_of_sight_projection():
     moved = mogi(np.array([1e3]), np.array([2e3]), depth=3e3, volume_change=1e6)
     los = (-0.6, -0.1, np.sqrt(1 - 0.37))
@@ -258,5 +247,7 @@ def test_bad_input():
     here = np.zeros(1)
     with pytest.raises(ValueError, match="upper edge"):
         okada(here, here, depth=1.0, strike=0, dip=90, length=1, width=3, slip=1)
+    with pytest.raises(ValueError, match="length=0 and width=1 must be positive"):
+        okada(here, here, depth=1.0, strike=0, dip=90, length=0, width=1, slip=1)
     with pytest.raises(ValueError, match="depth=0 must be positive"):
         mogi(here, here, depth=0, volume_change=1)
