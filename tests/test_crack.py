@@ -227,6 +227,8 @@ def test_shape_is_kept_and_input_left_alone():
     assert east.size > crack.TABLE_SIZE
     assert moved.up.shape == east.shape and moved.up.dtype == np.float64
     np.testing.assert_array_equal(east, before)
+    ring = penny_crack(0 * east, 0 * north + 1e3, depth=3e3, radius=2e3, pressure=1e6)
+    np.testing.assert_allclose(ring.up, moved.up[10, 0], rtol=1e-6)
     row = penny_crack(east[7], north[7], depth=3e3, radius=2e3, pressure=1e6)
     np.testing.assert_allclose(np.array(moved)[:, 7], np.array(row), rtol=1e-6)
 

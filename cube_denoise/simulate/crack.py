@@ -107,7 +107,7 @@ def _interpolated_profile(h: float, rho: np.ndarray) -> tuple[np.ndarray, np.nda
     else:
         # In asinh(rho), steps are even near the crack and grow with distance.
         stretched = np.arcsinh(rho.ravel())
-        table = np.linspace(stretched.min(), stretched.max(), TABLE_SIZE)
+        table = np.linspace(0, max(stretched.max(), 1.0), TABLE_SIZE)
         values = np.stack(_profile(h, np.sinh(table)))
         outward, up = CubicSpline(table, values, axis=1)(stretched)
     return outward.reshape(rho.shape), up.reshape(rho.shape)
