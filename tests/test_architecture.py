@@ -17,7 +17,7 @@ FLOORS = (
     # 1: outside packages only, or each other.
     "conventions blocks cluster conditions gaps grid interferogram network normalise "
     "progress models.dncnn models.zoo simulate.atmosphere "
-    "simulate.spectrum simulate.turbulence "
+    "simulate.spectrum simulate.turbulence simulate.ionosphere simulate.stations "
     "simulate.deformation simulate.sources simulate.sensor "
     "simulate.crack simulate.surface simulate.time_functions",
     # 2: one thing each.
@@ -25,6 +25,8 @@ FLOORS = (
     "evaluate.consistency evaluate.structure evaluate.similarity evaluate.uncertainty "
     "evaluate.gnss evaluate.stations evaluate.station_misfit "
     "products velocity reference evaluate evaluate.scores stac_item stac_source "
+    "corrections.components corrections.principal corrections.independent "
+    "corrections.wiener "
     "corrections corrections.correction corrections.network corrections.ramp "
     "corrections.elevation corrections.series simulate.pair "
     "simulate.scene simulate.hyp3 simulate",
