@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cube_denoise.conventions import SPEED_OF_LIGHT, phase_to_displacement
-from cube_denoise.simulate.ionosphere import tec_to_delay, ionospheric_delays
+from cube_denoise.simulate.ionosphere import ionospheric_delays, tec_to_delay
 
 L_BAND = 1.257e9
 

@@ -1,13 +1,17 @@
-"""Decorrelation, coherence and masks."""
+"""Decorrelation, coherence, masks, unwrapping errors and geometry."""
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
+from cube_denoise.conventions import los_unit_vector
 from cube_denoise.simulate.sensor import (
+    SENSORS,
     coherence_map,
     decorrelation_noise,
     gap_mask,
     temporal_decorrelation,
+    unwrapping_errors,
 )
 
 
@@ -89,3 +93,93 @@ def test_same_seed_same_noise():
     )
     np.testing.assert_array_equal(first, second)
     assert not np.array_equal(first, other)
+
+
+def errors(count, shape=(60, 80), *, seed=0, **options):
+    return unwrapping_errors(
+        count, shape, spacing=100.0, generator=np.random.default_rng(seed), **options
+    )
+
+
+def test_unwrapping_errors_are_one_connected_region():
+    found = errors(200, probability=1.0)
+    assert found.dtype == np.int8 and found.shape == (200, 60, 80)
+    for cycles in found:
+        assert ndimage.label(cycles != 0)[1] == 1
+        assert len(np.unique(cycles[cycles != 0])) == 1
+    assert set(np.unique(found)) == {-1, 0, 1}
+    positive = (found > 0).any((1, 2)).mean()
+    assert positive == pytest.approx(0.5, abs=0.15)
+
+
+@pytest.mark.parametrize("area", [0.0, 0.05, 0.3, 1.0])
+def test_unwrapping_errors_take_the_area_asked_for(area):
+    found = errors(20, probability=1.0, area=(area, area))
+    expected = max(1, round(area * 4800))
+    np.testing.assert_array_equal((found != 0).sum((1, 2)), expected)
+
+
+def test_areas_span_their_range():
+    fraction = (errors(300, probability=1.0, area=(0.02, 0.2)) != 0).mean((1, 2))
+    assert fraction.min() >= 0.0199 and fraction.max() <= 0.2001
+    assert fraction.mean() == pytest.approx(0.11, abs=0.01)
+
+
+def test_unwrapping_errors_hit_the_fraction_of_pairs_asked_for():
+    hit = (errors(4000, (8, 8), probability=0.03) != 0).any((1, 2))
+    assert hit.mean() == pytest.approx(0.03, abs=0.012)
+    assert not errors(50, probability=0.0).any()
+
+
+def test_several_cycles():
+    found = errors(300, (10, 10), probability=1.0, most_cycles=3)
+    per_pair = np.abs(found).max((1, 2))
+    assert set(per_pair) == {1, 2, 3}
+
+
+def test_regions_are_compact_but_irregular():
+    """Longer outline than a disc of that area, far shorter than of scattered pixels."""
+    found = errors(50, (120, 120), probability=1.0, area=(0.1, 0.1)) != 0
+    outline = (found[:, 1:] != found[:, :-1]).sum((1, 2))
+    outline = outline + (found[:, :, 1:] != found[:, :, :-1]).sum((1, 2))
+    pixels = 0.1 * 120**2
+    disc = 8 * np.sqrt(pixels / np.pi)  # in steps along rows and columns
+    assert 1.05 * disc < outline.mean() < 0.5 * 4 * pixels
+
+
+def test_unwrapping_errors_repeat_with_the_seed():
+    np.testing.assert_array_equal(
+        errors(9, probability=0.5), errors(9, probability=0.5)
+    )
+    assert (errors(9, probability=1.0) != errors(9, probability=1.0, seed=1)).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"probability": 2.0}, "probability=2.0"),
+        ({"area": (0.2, 0.1)}, "area="),
+        ({"most_cycles": 0}, "most_cycles=0"),
+    ],
+)
+def test_bad_unwrapping_parameters_are_named(options, name):
+    with pytest.raises(ValueError, match=name):
+        errors(1, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "gigahertz", "centimetres"),
+    [("sentinel-1", 5.405, 2.77), ("alos-2", 1.2575, 11.92)],
+)
+def test_sensors(name, gigahertz, centimetres):
+    """Frequency, and line-of-sight motion of one fringe."""
+    sensor = SENSORS[name]
+    assert sensor.frequency == pytest.approx(gigahertz * 1e9, rel=1e-4)
+    assert sensor.wavelength / 2 == pytest.approx(centimetres / 100, rel=2e-3)
+    for heading, eastward in (
+        (sensor.ascending_heading, -1),
+        (sensor.descending_heading, 1),
+    ):
+        for incidence in sensor.incidence:
+            east, north, up = los_unit_vector(incidence, heading)
+            assert np.sign(east) == eastward and abs(north) < 0.15 and up > 0.65
