@@ -9,22 +9,7 @@ import torch
 from cube_denoise.gaps import fill_gaps
 from cube_denoise.normalise import five_numbers, network_inputs, scaling
 from cube_denoise.simulate.pair import simulate_pair
-
-SPLITS = {"train": 0, "validation": 1, "test": 2}
-"""First word of every seed: samples of different splits never share one."""
-
-
-def split_seed(split: str, *words: int) -> np.random.SeedSequence:
-    """Seed of one sample of one split.
-
-    Raises
-    ------
-    ValueError
-        If `split` is not train, validation or test.
-    """
-    if split not in SPLITS:
-        raise ValueError(f"{split=}: must be one of {', '.join(SPLITS)}")
-    return np.random.SeedSequence([SPLITS[split], *words])
+from cube_denoise.simulate.seeds import split_seed
 
 
 class Batch(NamedTuple):

@@ -1,22 +1,18 @@
 """A whole stack with known truth: dates first, then differenced into pairs."""
 
-from typing import NamedTuple
-
 import numpy as np
-import xarray as xr
 from odc.geo.geobox import GeoBox
-from odc.geo.xr import xr_coords
 
 from cube_denoise.conventions import (
-    PAIR,
     SENTINEL1_WAVELENGTH,
-    TIME,
-    VARIABLES,
-    X,
-    Y,
-    displacement_to_phase,
     los_unit_vector,
     years_since,
+)
+from cube_denoise.simulate.assembly import (
+    Scene,
+    apparent_phase,
+    assemble,
+    short_pairs,
 )
 from cube_denoise.simulate.atmosphere import (
     bilinear_ramp,
@@ -24,6 +20,7 @@ from cube_denoise.simulate.atmosphere import (
     stratified_delay,
 )
 from cube_denoise.simulate.deformation import mogi, okada
+from cube_denoise.simulate.seeds import SCENE_SEED
 from cube_denoise.simulate.sensor import (
     coherence_map,
     decorrelation_noise,
@@ -33,20 +30,6 @@ from cube_denoise.simulate.sensor import (
 from cube_denoise.simulate.spectrum import Matern
 from cube_denoise.simulate.surface import subsidence_bowl
 from cube_denoise.simulate.turbulence import gaussian_fields
-
-SIMULATION_SEED = 3
-"""First word of the seeds of scenes; `dataset.SPLITS` uses the others."""
-
-
-class Scene(NamedTuple):
-    """A simulated stack and what it was made of."""
-
-    cube: xr.Dataset
-    """As ingested: ``unwrapped_phase``, ``coherence`` (pair, y, x), ``elevation``,
-    line-of-sight vector (y, x)."""
-    truth: xr.Dataset
-    """``displacement`` (time, y, x), m; ``velocity`` (y, x), m/yr; ``delay`` (time, y,
-    x), m of extra path, ramps included."""
 
 
 def simulate_scene(
@@ -103,7 +86,7 @@ def simulate_scene(
             f"{max_temporal_baseline=} must be at least {interval_days=}: no pair is "
             "left"
         )
-    rng = np.random.default_rng(np.random.SeedSequence([SIMULATION_SEED, seed]))
+    rng = np.random.default_rng(np.random.SeedSequence([SCENE_SEED, seed]))
     incidence, heading, shape = 39.0, -12.0, (size, size)
     los = los_unit_vector(incidence, heading)
     grid = GeoBox.from_bbox(
@@ -122,24 +105,17 @@ def simulate_scene(
     displacement = (years[:, None, None] * velocity).astype("float32")
     delay = _delays(dates, elevation, spacing, incidence, rng)
 
-    first, second = np.nonzero(
-        np.triu(np.ones((dates, dates), bool), 1)
-        & (
-            np.subtract.outer(np.arange(dates), np.arange(dates)).T * interval_days
-            <= max_temporal_baseline
-        )
-    )
+    paired = short_pairs(times, max_temporal_baseline)
     base_coherence = coherence_map(
         shape, spacing=spacing, mean=0.0, generator=rng, padding="double"
     )
     orbit = rng.normal(0, 60, dates)
-    phase = np.empty((len(first), *shape), "float32")
+    phase = np.empty((len(paired.first), *shape), "float32")
     coherence = np.empty_like(phase)
-    for k, (i, j) in enumerate(zip(first, second, strict=True)):
+    for k, (i, j) in enumerate(zip(paired.first, paired.second, strict=True)):
         mean = temporal_decorrelation(float(j - i) * interval_days)
         coherence[k] = np.clip(mean + base_coherence - 0.05, 0.05, 0.98)
-        apparent = displacement[j] - displacement[i] - (delay[j] - delay[i])
-        phase[k] = displacement_to_phase(apparent, SENTINEL1_WAVELENGTH)
+        phase[k] = apparent_phase(displacement, delay, i, j, SENTINEL1_WAVELENGTH)
         phase[k] += decorrelation_noise(coherence[k], looks=40, generator=rng)
         phase[k] += rng.normal(0, 3)  # each pair has its own constant
         missing = ~gap_mask(
@@ -148,56 +124,28 @@ def simulate_scene(
         phase[k, missing] = np.nan
         coherence[k, missing] = np.nan
 
-    coords = {**xr_coords(grid), TIME: times}
-    pair_coords = {
-        "reference_time": (PAIR, times[first].astype("datetime64[ns]")),
-        "secondary_time": (PAIR, times[second].astype("datetime64[ns]")),
-        "perpendicular_baseline": (PAIR, (orbit[second] - orbit[first]).astype("f4")),
-    }
-    layers = {
-        "unwrapped_phase": phase,
-        "coherence": coherence,
-        "elevation": elevation,
-        **{
-            f"los_{name}": np.full(shape, component, "float32")
-            for name, component in zip(("east", "north", "up"), los, strict=True)
+    return assemble(
+        grid=grid,
+        dates=paired,
+        orbit=orbit,
+        layers={
+            "unwrapped_phase": phase,
+            "coherence": coherence,
+            "elevation": elevation,
         },
-    }
-    cube = xr.Dataset(
-        {
-            n: (VARIABLES[n].dims, values, VARIABLES[n].attributes)
-            for n, values in layers.items()
-        },
-        coords={n: c for n, c in coords.items() if n != TIME} | pair_coords,
-        attrs={
-            "crs": "EPSG:32613",
+        line_of_sight=los,
+        attributes={
             "wavelength": SENTINEL1_WAVELENGTH,
             "heading": heading,
             "track": "A005",
         },
-    )
-    truth = xr.Dataset(
-        {
-            "displacement": (
-                (TIME, Y, X),
-                displacement,
-                VARIABLES["displacement"].attributes,
-            ),
-            "velocity": (
-                (Y, X),
-                velocity.astype("float32"),
-                VARIABLES["velocity"].attributes,
-            ),
-            "delay": (
-                (TIME, Y, X),
-                delay,
-                {"units": "m", "long_name": "line-of-sight delay of the atmosphere"},
-            ),
+        truth={
+            "displacement": displacement,
+            "velocity": velocity.astype("float32"),
+            "delay": delay,
         },
-        coords=coords,
-        attrs={"seed": seed, "wavelength": SENTINEL1_WAVELENGTH},
+        seed=seed,
     )
-    return Scene(cube, truth)
 
 
 def _rates(
