@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 CLASSICAL = {
     "ramp": "ramp.Ramp",
     "phase-elevation": "elevation.PhaseElevation",
+    "pca": "principal.PrincipalComponents",
+    "ica": "independent.IndependentComponents",
+    "wiener": "wiener.Wiener",
 }
 """Corrections without a network: name -> module and class."""
 
