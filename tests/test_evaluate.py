@@ -6,9 +6,15 @@ import pytest
 from cube_denoise.dataset import split_seed
 from cube_denoise.evaluate import (
     amplitude_slope,
+    bias,
+    correlation,
+    detection_threshold,
     false_alarm,
+    percentile_error,
+    reduction,
     rms_error,
     seam_energy,
+    snr,
 )
 from cube_denoise.simulate.pair import simulate_pair
 
@@ -75,6 +81,109 @@ def test_rms_error_leaves_missing_pixels_out():
         rms_error(estimate[right], TRUTH[right])
     )
     assert np.isnan(rms_error(np.full_like(TRUTH, np.nan), TRUTH))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_bias_is_what_attenuation_takes_from_the_source(sign):
+    """Uplift comes out too low and subsidence too high, whatever the constant."""
+    truth = sign * TRUTH
+    size = np.abs(TRUTH - np.median(TRUTH))
+    inside = size > 0.1 * size.max()
+    lost = 0.6 * (TRUTH[inside].mean() - TRUTH[~inside].mean())
+    assert lost > 0.005
+    assert bias(0.4 * truth + 3, truth - 2) == pytest.approx(-sign * lost)
+    assert bias(truth + 3, truth) == pytest.approx(0, abs=1e-12)
+
+
+def test_bias_of_an_offset_source_and_of_nothing():
+    inside = np.zeros(TRUTH.shape, bool)
+    inside[30:50, 40:60] = True
+    truth, estimate = np.where(inside, 0.1, 0.0), np.where(inside, 0.08, 0.005)
+    assert bias(estimate, truth) == pytest.approx(-0.025)
+    holed = np.where(X > 0.9, np.nan, estimate)
+    assert bias(holed, truth) == pytest.approx(-0.025)
+    assert np.isnan(bias(estimate, np.zeros_like(truth)))
+    assert np.isnan(bias(np.full_like(truth, np.nan), truth))
+
+
+def test_percentile_error_of_normal_errors():
+    error = RNG.normal(0, 2e-3, (500, 500))
+    truth = np.zeros_like(error)
+    # |error| of a normal variable is below 1.960 standard deviations in 95 %.
+    assert percentile_error(truth + error + 1, truth) == pytest.approx(
+        1.95996 * 2e-3, rel=0.01
+    )
+    assert percentile_error(error, truth, percentile=50) == pytest.approx(
+        0.67449 * 2e-3, rel=0.01
+    )
+    assert np.isnan(percentile_error(truth * np.nan, truth))
+    with pytest.raises(ValueError, match="percentile=950"):
+        percentile_error(error, truth, percentile=950)
+
+
+def test_reduction_of_known_errors():
+    error = RNG.normal(0, 0.01, TRUTH.shape)
+    raw = TRUTH + error
+    assert reduction(raw, raw, TRUTH) == 0
+    assert reduction(raw.copy() + 5, raw, TRUTH) == pytest.approx(0, abs=1e-12)
+    assert reduction(TRUTH + error / 4, raw, TRUTH) == pytest.approx(0.75)
+    assert reduction(TRUTH, raw, TRUTH) == 1
+    assert reduction(TRUTH - 2 * error, raw, TRUTH) == pytest.approx(-1)
+    assert np.isnan(reduction(raw, TRUTH, TRUTH))
+
+
+def test_masking_the_worst_pixels_reduces_nothing():
+    raw = TRUTH + RNG.normal(0, 0.01, TRUTH.shape) * np.where(X > 0, 10, 1)
+    masked = np.where(X > 0, np.nan, raw)
+    assert reduction(masked, raw, TRUTH) == 0
+    assert rms_error(masked, TRUTH) < 0.2 * rms_error(raw, TRUTH)
+
+
+def test_snr_is_a_ratio_of_powers_whatever_the_constants():
+    t = np.linspace(0, 2 * np.pi, 200, endpoint=False)[None].repeat(20, 0)
+    signal, noise = 3 * np.sin(t), 0.5 * np.sin(2 * t)
+    # Power of a sine is half the square of its amplitude.
+    assert snr(signal, signal + noise) == pytest.approx(36)
+    assert snr(signal + 8, signal + noise - 5) == pytest.approx(36)
+    assert snr(signal, signal) == np.inf
+    assert snr(0 * signal, signal) == 0
+    assert np.isnan(snr(0 * signal, 0 * signal))
+
+
+def test_detection_threshold_of_known_curves():
+    """Correlation r = a / sqrt(a^2 + s^2) of amplitude a in white noise s."""
+    a = np.geomspace(0.1, 10, 41)
+    r = a / np.sqrt(a**2 + 1)
+    exact = 0.7 / np.sqrt(1 - 0.7**2)
+    assert detection_threshold(a, r) == pytest.approx(exact, rel=1e-3)
+    shuffled = RNG.permutation(a.size)
+    assert detection_threshold(a[shuffled], r[shuffled]) == detection_threshold(a, r)
+    # Linear in log amplitude: half way in correlation is the geometric mean.
+    assert detection_threshold([2, 8], [0.6, 0.8]) == pytest.approx(4)
+
+
+def test_detection_threshold_never_always_and_after_nothing():
+    assert np.isnan(detection_threshold([1, 2, 4], [0.1, 0.3, 0.7]))
+    assert np.isnan(detection_threshold([1, 2, 4], [np.nan] * 3))
+    assert np.isnan(detection_threshold([], []))
+    assert detection_threshold([1, 2, 4], [0.9, 0.95, 0.99]) == 1
+    # Nothing came out at 1 and 2: there is nothing to interpolate from.
+    assert detection_threshold([1, 2, 4], [np.nan, -np.inf, 0.9]) == 4
+    with pytest.raises(ValueError, match="positive and finite"):
+        detection_threshold([0, 1], [0.1, 0.9])
+    with pytest.raises(ValueError, match="positive and finite"):
+        detection_threshold([1, np.inf], [0.1, 0.9])
+    with pytest.raises(ValueError, match="one length"):
+        detection_threshold([1, 2], [0.1])
+
+
+def test_an_output_zero_model_detects_nothing(pair):
+    sizes = [0.01, 0.1, 1.0, 10.0]
+    noise = pair.noisy - pair.truth
+    found = [correlation(s * pair.truth + noise, pair.truth) for s in sizes]
+    assert 0.01 < detection_threshold(sizes, found) < 10
+    nothing = [correlation(np.zeros_like(noise), pair.truth) for _ in sizes]
+    assert np.isnan(detection_threshold(sizes, nothing))
 
 
 def test_false_alarm_is_the_99th_percentile_of_the_magnitude():

@@ -67,12 +67,13 @@ def ssim(estimate: np.ndarray, truth: np.ndarray) -> float:
 
     with Gaussian windows of 11 x 11 px and 1.5 px, :math:`C_i = (K_i L)^2`,
     :math:`K = 0.01, 0.03` and L the range of the truth, averaged over the pixels whose
-    window lies inside the map. The mean over the valid pixels is removed from both maps
-    first, as an interferogram is known up to a constant. Missing pixels have no weight
-    in the windows around them, and windows centred on one are left out.
-
-    A sign flip turns both factors over and can score above 0 where the window means are
-    large: read it beside `correlation`.
+    window lies inside the map. As an interferogram is known up to a constant, the
+    estimate is given the mean of the truth over the valid pixels first. Then both are
+    put on the scale of an image, 0 to L, by subtracting the minimum of the truth:
+    about zero the first factor would turn over with the sign and hide a flipped map.
+    The first factor is therefore strictest where the truth is lowest, and a map and
+    its negative do not score alike. Missing pixels have no weight in the windows
+    around them, and windows centred on one are left out.
 
     Parameters
     ----------
@@ -99,13 +100,14 @@ def ssim(estimate: np.ndarray, truth: np.ndarray) -> float:
     inner = (slice(RADIUS, -RADIUS),) * 2
     if not valid[inner].any() or np.ptp(truth[valid]) == 0:
         return float("nan")
-    span = float(np.ptp(truth[valid].astype("float64")))
+    e, t = _common(estimate, truth)
+    low, span = t.min(), np.ptp(t)
+    e, t = (_filled(v, valid) for v in (e - e.mean() + t.mean() - low, t - low))
     weight = _smooth(valid.astype("float64"))[inner]
 
     def local(values: np.ndarray) -> np.ndarray:
         return _smooth(values)[inner] / np.where(valid[inner], weight, np.nan)
 
-    e, t = (_filled(m, valid) for m in (estimate, truth))
     mean_e, mean_t = local(e), local(t)
     spread_e, spread_t = local(e**2) - mean_e**2, local(t**2) - mean_t**2
     shared = local(e * t) - mean_e * mean_t
@@ -128,9 +130,10 @@ def _common(estimate: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _filled(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Values with the mean of the valid ones removed, 0 where there is no data."""
-    v = np.where(valid, values, 0.0).astype("float64")
-    return np.where(valid, v - v[valid].mean(), 0.0)
+    """The map that has these values at its valid pixels and 0 elsewhere."""
+    filled = np.zeros(valid.shape)
+    filled[valid] = values
+    return filled
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:

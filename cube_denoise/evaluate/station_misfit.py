@@ -183,6 +183,6 @@ def _check_alike(
     if None not in units and units[0] != units[1]:
         raise ValueError(f"insar is in {units[0]}, gnss in {units[1]}: one unit")
     if STATION in insar.coords and STATION in gnss.coords:
-        stations = [list(a[STATION].values) for a in (insar, gnss)]
+        stations = [a[STATION].values.tolist() for a in (insar, gnss)]
         if stations[0] != stations[1]:
             raise ValueError(f"insar is at stations {stations[0]}, gnss {stations[1]}")

@@ -155,7 +155,7 @@ def _sample(maps: _Maps, stations: xr.Dataset, window: int) -> _Maps:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
             medians.append(maps.isel(near).compute().median((Y, X), keep_attrs=True))
-    place = stations[[]].isel({STATION: inside})[["station", "longitude", "latitude"]]
+    place = stations[["longitude", "latitude"]].isel({STATION: inside})
     sampled = xr.concat(
         medians, dim=place[STATION], coords="minimal", compat="override"
     ).assign_coords(place.coords)
@@ -192,7 +192,7 @@ def _pixels_of(
     if grid.crs.geographic:
         bounds = grid.boundingbox
         x = x - 360 * np.round((x - (bounds.left + bounds.right) / 2) / 360)
-    column, row = ~grid.affine * (x, y)
+    column, row = grid.wld2pix(x, y)
     return np.floor(row), np.floor(column)
 
 
@@ -265,7 +265,7 @@ def compare_with_stations(
         raise ValueError(
             f"stations has no {' and '.join(absent)}: project_on_line_of_sight first"
         )
-    sampled = _sample(displacement, stations, window).drop_attrs()
+    sampled = _sample(displacement, stations, window).drop_attrs(deep=False)
     insar = sampled.astype("float64").transpose(STATION, kind)
     if reference_station not in (None, *insar[STATION].values):
         raise ValueError(
