@@ -19,19 +19,21 @@ FLOORS = (
     "progress models.dncnn models.zoo simulate.atmosphere "
     "simulate.spectrum simulate.turbulence simulate.ionosphere simulate.stations "
     "simulate.deformation simulate.sources simulate.sensor "
-    "simulate.crack simulate.surface simulate.time_functions",
+    "simulate.crack simulate.surface simulate.time_functions "
+    "simulate.seeds simulate.assembly simulate.residual_fields simulate.climate",
     # 2: one thing each.
     "halo inference store store.repository store.layout store.staging store.plain hyp3 "
     "evaluate.consistency evaluate.structure evaluate.similarity evaluate.uncertainty "
     "evaluate.gnss evaluate.stations evaluate.station_misfit "
     "products velocity reference evaluate evaluate.scores stac_item stac_source "
     "corrections.components corrections.principal corrections.independent "
-    "corrections.wiener "
+    "corrections.separation corrections.wiener "
     "corrections corrections.correction corrections.network corrections.ramp "
-    "corrections.elevation corrections.series simulate.pair "
+    "corrections.elevation corrections.series corrections.common_scene "
+    "corrections.local_elevation corrections.temporal_filter simulate.pair "
     "simulate.scene simulate.hyp3 simulate",
     # 3: what is done to a cube.
-    "evaluate.held_out "
+    "evaluate.held_out evaluate.injection evaluate.recovery "
     "catalog correct invert dataset export charts pair_sources plot summary",
     # 4: what fills a cube or a network.
     "ingest steps train",

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 CLASSICAL = {
     "ramp": "ramp.Ramp",
     "phase-elevation": "elevation.PhaseElevation",
+    "local-phase-elevation": "local_elevation.LocalPhaseElevation",
+    "common-scene": "common_scene.CommonSceneStacking",
+    "temporal-filter": "temporal_filter.TemporalFilter",
     "pca": "principal.PrincipalComponents",
     "ica": "independent.IndependentComponents",
     "wiener": "wiener.Wiener",

@@ -39,10 +39,6 @@ class Stack:
 def stack_of(cube: xr.Dataset, run: Run = in_turn) -> Stack:
     """Look at the pairs of a cube: their network and their constants.
 
-    The constant of a pair is its median over the scene: ``phase_quantiles`` where the
-    cube has it, else of every n-th pixel. Every pair of an unwrapped stack has a
-    constant of its own, which no date can explain.
-
     Parameters
     ----------
     cube : xarray.Dataset, dims (pair, y, x)
@@ -53,6 +49,7 @@ def stack_of(cube: xr.Dataset, run: Run = in_turn) -> Stack:
     Returns
     -------
     Stack
+        Without the pairs apart from the largest connected subset.
 
     Raises
     ------
@@ -62,17 +59,34 @@ def stack_of(cube: xr.Dataset, run: Run = in_turn) -> Stack:
     """
     early, late = cube["reference_time"].values, cube["secondary_time"].values
     first, second, times = pair_indices(early, late)
-    if "phase_quantiles" in cube:
-        constants = cube["phase_quantiles"].values[:, 2].astype("float64")
-    else:
-        constants = np.array(run(partial(_median, cube), range(first.size)))
+    constants = pair_constants(cube, run)
     known = np.isfinite(constants)
-    if not known.any():
-        raise ValueError("no pair of unwrapped_phase holds data")
     subset = connected_subsets(early[known], late[known])[0]
     constants[~np.isin(times[first], subset)] = np.nan
     origin = int(np.searchsorted(times, subset[0]))
     return Stack(Network(first, second, times.size, origin), times, constants)
+
+
+def pair_constants(cube: xr.Dataset, run: Run = in_turn) -> np.ndarray:
+    """Median of every pair over the scene, rad, float64, shape (pairs,).
+
+    From ``phase_quantiles`` where the cube has it, else from every n-th pixel; NaN for
+    a pair without data. Every unwrapped pair has a constant of its own, which no date
+    can explain.
+
+    Raises
+    ------
+    ValueError
+        If no pair holds data.
+    """
+    if "phase_quantiles" in cube:
+        constants = cube["phase_quantiles"].values[:, 2].astype("float64")
+    else:
+        pairs = range(cube.sizes[PAIR])
+        constants = np.array(run(partial(_median, cube), pairs))
+    if not np.isfinite(constants).any():
+        raise ValueError("no pair of unwrapped_phase holds data")
+    return constants
 
 
 def dates_of(cube: xr.Dataset, window: Window, stack: Stack) -> np.ndarray:
@@ -83,7 +97,7 @@ def dates_of(cube: xr.Dataset, window: Window, stack: Stack) -> np.ndarray:
     .. math:: \min_x \sum_m (x_{j_m} - x_{i_m} - (\varphi_m - c_m))^2,
         \qquad x_\mathrm{origin} = 0,
 
-    with the constants c of `stack_of` (Berardino et al. 2002).
+    with the constants c of `pair_constants` (Berardino et al. 2002).
 
     Parameters
     ----------
