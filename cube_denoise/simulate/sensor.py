@@ -216,7 +216,7 @@ def unwrapping_errors(
 
 
 def _grown_region(field: np.ndarray, pixels: int) -> np.ndarray:
-    """Connected mask of so many pixels, grown from the highest by highest neighbours."""
+    """Connected mask of so many pixels, from the highest by highest neighbours."""
     # A border of reached pixels keeps the growth inside.
     reached = np.ones((field.shape[0] + 2, field.shape[1] + 2), bool)
     reached[1:-1, 1:-1] = False
@@ -226,7 +226,7 @@ def _grown_region(field: np.ndarray, pixels: int) -> np.ndarray:
     row, column = divmod(int(field.argmax()), field.shape[1])
     first = (row + 1) * width + column + 1
     known[first] = 1
-    front, region = [(-level[first], first)], []
+    front, region = [(-level[first], first)], list[int]()
     while len(region) < pixels:
         _, at = heapq.heappop(front)
         region.append(at)
