@@ -514,10 +514,9 @@ def test_a_station_outside_is_named_to_the_caller(scene):
 
 @needs_data
 def test_mexico_city_pair_at_mxtm():
-    """The station sinks in the pair by what GNSS says, atmosphere apart.
+    """In 24 days 0.284 m/yr down is 14 mm along the line of sight.
 
-    In 24 days 0.284 m/yr down is 14 mm along the line of sight; the pair is referenced
-    to firm ground in the west, 21 km away.
+    One pair cannot confirm that: it is referenced to firm ground 21 km away.
     """
     raster = rioxarray.open_rasterio(MEXICO / "wide/20180106-20180130_ifg.tif")[0]
     phase = raster.where((raster != 0) & raster.notnull()).drop_vars("band")
@@ -535,7 +534,7 @@ def test_mexico_city_pair_at_mxtm():
     stations = project_on_line_of_sight(read_tenv3(MXTM), *LOS)
     found = compare_with_stations(pair, stations)
     assert found.gnss.item() == pytest.approx(-0.0145, abs=0.003)
-    print(found.insar.item(), found.gnss.item())
+    assert abs(found.insar.item() - found.gnss.item()) < 0.03  # 20 mm: atmosphere
     crop = rioxarray.open_rasterio(
         MEXICO / "unw/cropA_20180106-20180130_VV_8rlks_eqa_unw.tif"
     )[0]

@@ -23,8 +23,8 @@ def project_on_line_of_sight(
     .. math:: d = l_e u_e + l_n u_n + l_u u_u, \quad
         \sigma^2 = l_e^2 \sigma_e^2 + l_n^2 \sigma_n^2 + l_u^2 \sigma_u^2
 
-    Correlations between the components, below 0.2 in most daily solutions, are left
-    out of the standard deviation.
+    Correlations between the components, small in daily solutions, are left out of the
+    standard deviation.
 
     Parameters
     ----------
@@ -217,7 +217,7 @@ def compare_with_stations(
         ``reference_time`` and ``secondary_time``, later minus earlier. The unit in its
         attributes must be m; without one it is taken to be.
     stations : xarray.Dataset, dims (station, time)
-        With ``los`` and ``los_std``, m (`gnss.project_on_line_of_sight`).
+        With ``los`` and ``los_std``, m (`project_on_line_of_sight`).
     reference_station : str, optional
         Station whose displacement is subtracted from all, at each date or pair. Without
         one the constant of each pair remains: only the scores with the mean over
