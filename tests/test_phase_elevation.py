@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from cube_denoise.classical import elevation_trend, phase_elevation_regression
+from cube_denoise.correct import CORRECTED, PASSED_THROUGH, correct
 
 RNG = np.random.default_rng(5)
 SHAPE = (40, 30)
@@ -16,19 +16,23 @@ LINEAR = CONSTANTS[:, None, None] + SLOPES[:, None, None] * ABOVE
 
 
 def make_cube(phase, elevation=ELEVATION):
+    days = np.datetime64("2020-01-01", "ns") + np.arange(4) * np.timedelta64(12, "D")
     return xr.Dataset(
         {
             "unwrapped_phase": (("pair", "y", "x"), phase.astype("float32")),
             "elevation": (("y", "x"), elevation.astype("float32")),
         },
-        coords={"y": -np.arange(SHAPE[0]) * 100.0, "x": np.arange(SHAPE[1]) * 100.0},
+        coords={
+            "reference_time": ("pair", days[[0, 1, 0]][: len(phase)]),
+            "secondary_time": ("pair", days[[1, 2, 2]][: len(phase)]),
+        },
         attrs={"wavelength": 0.05546576},
     )
 
 
 def corrected(phase, elevation=ELEVATION, **options):
-    result = phase_elevation_regression(make_cube(phase, elevation), **options)
-    return result["corrected_phase"]
+    result = correct(make_cube(phase, elevation), "phase-elevation", **options)
+    return result["corrected_phase"].compute()
 
 
 def test_linear_dependence_is_removed_and_constant_kept():
@@ -59,9 +63,9 @@ def test_matches_least_squares_of_valid_pixels():
         np.testing.assert_allclose(two, one - slope * ABOVE, atol=2e-5)
 
 
+@pytest.mark.filterwarnings("ignore:elevation is missing")
 def test_missing_values():
     phase = LINEAR + SIGNAL
-    phase[0] = np.nan
     phase[1, :5] = np.nan
     elevation = ELEVATION.copy()
     elevation[:, 0] = np.nan
@@ -69,6 +73,25 @@ def test_missing_values():
     np.testing.assert_array_equal(
         np.isnan(result), np.isnan(phase) | np.isnan(elevation)
     )
+
+
+def test_missing_elevation_is_told():
+    elevation = ELEVATION.copy()
+    elevation[:, :3] = np.nan
+    with pytest.warns(UserWarning, match="elevation is missing at 10.0% of the pixels"):
+        corrected(LINEAR, elevation)
+
+
+def test_pair_without_data_is_passed_through():
+    phase = LINEAR + SIGNAL
+    phase[1] = np.nan
+    with pytest.warns(UserWarning, match="1 pairs hold no data.*20200113-20200125"):
+        result = correct(make_cube(phase), "phase-elevation")
+    status = [CORRECTED, PASSED_THROUGH, CORRECTED]
+    np.testing.assert_array_equal(result["correction_status"], status)
+    assert np.isnan(result["corrected_phase"][1]).all()
+    alone = corrected((LINEAR + SIGNAL)[[0]])
+    np.testing.assert_array_equal(result["corrected_phase"][0], alone[0])
 
 
 def test_flat_terrain_changes_nothing():
@@ -98,17 +121,21 @@ def test_deformation_that_follows_the_terrain_is_lost():
     assert result.values.std() < 1e-4 * inflation.std()
 
 
-def test_lazy_cube_gives_a_lazy_result():
-    phase = LINEAR + SIGNAL
-    lazy = phase_elevation_regression(make_cube(phase).chunk(pair=1, y=16, x=16))
-    assert lazy["corrected_phase"].chunks is not None
-    np.testing.assert_allclose(lazy["corrected_phase"], corrected(phase), atol=1e-6)
+def test_blocks_and_regions_do_not_matter():
+    cube = make_cube(LINEAR + SIGNAL)
+    whole = correct(cube, "phase-elevation")["corrected_phase"]
+    assert whole.chunks is not None
+    small = correct(cube.chunk(pair=1, y=16, x=16), "phase-elevation", block=7)
+    np.testing.assert_array_equal(small["corrected_phase"], whole)
+    region = {"y": slice(11, 29), "x": slice(3, 26)}
+    part = correct(cube, "phase-elevation", region=region)["corrected_phase"]
+    np.testing.assert_array_equal(part, whole.isel(region))
 
 
 def test_bad_input():
     with pytest.raises(ValueError, match="elevation"):
-        phase_elevation_regression(make_cube(LINEAR).drop_vars("elevation"))
+        correct(make_cube(LINEAR).drop_vars("elevation"), "phase-elevation")
     with pytest.raises(ValueError, match="degree=4 must be 1, 2 or 3"):
         corrected(LINEAR, degree=4)
-    with pytest.raises(ValueError, match="same grid"):
-        elevation_trend(LINEAR[0], ELEVATION[:-1])
+    with pytest.raises(ValueError, match="elevation has no data on the grid"):
+        corrected(LINEAR, np.full(SHAPE, np.nan))
