@@ -33,7 +33,7 @@ def gaussian_fields(
     Where that would be a large grid the spectrum is split smoothly into bands, each a
     field of its own on a period that suits it: wavelengths longer than about a sixth of
     the area take a few dozen frequencies a side, whatever the length. The covariance is
-    that of S within 0.002 of the variance for lengths short or long against the area,
+    that of S within 0.001 of the variance for lengths short or long against the area,
     but for the variance of wavelengths under two pixels, which the fields lack.
 
     Parameters
