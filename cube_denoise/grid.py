@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import xarray as xr
 from affine import Affine
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
@@ -167,4 +168,35 @@ def grid_of(attributes: Any) -> GeoBox:
         tuple(attributes["spatial:shape"]),
         Affine(*attributes["spatial:transform"]),
         attributes.get("proj:code") or attributes["proj:wkt2"],
+    )
+
+
+def pixel_spacing(cube: xr.Dataset) -> tuple[float, float]:
+    """Pixel spacing of a cube on the ground, m: of rows and of columns.
+
+    That of a geographic grid is measured on the ellipsoid at the centre of the scene.
+
+    Raises
+    ------
+    ValueError
+        If the cube has no regular georeferenced grid.
+    """
+    import odc.geo.xr  # noqa: F401 (registers the accessor)
+    from pyproj import Geod
+
+    grid = cube.odc.geobox
+    if grid is None or grid.crs is None:
+        raise ValueError(
+            "the cube has no regular grid with a coordinate reference system: its y, x "
+            "and spatial_ref must give one"
+        )
+    rows, columns = abs(grid.resolution.y), abs(grid.resolution.x)
+    if not grid.crs.geographic:
+        return float(rows), float(columns)
+    west, south, east, north = grid.extent.boundingbox
+    lon, lat = (west + east) / 2, (south + north) / 2
+    geod = Geod(ellps="WGS84")
+    return (
+        geod.inv(lon, lat - rows / 2, lon, lat + rows / 2)[2],
+        geod.inv(lon - columns / 2, lat, lon + columns / 2, lat)[2],
     )

@@ -31,12 +31,14 @@ FLOORS = (
     "corrections corrections.correction corrections.network corrections.ramp "
     "corrections.elevation corrections.series corrections.common_scene "
     "corrections.local_elevation corrections.temporal_filter simulate.pair "
-    "simulate.scene simulate.hyp3 simulate",
+    "simulate.scene simulate.hyp3 simulate "
+    "delay_files delays corrections.weather",
     # 3: what is done to a cube.
-    "evaluate.held_out evaluate.injection evaluate.recovery "
+    "evaluate.held_out evaluate.injection evaluate.recovery evaluate.columns "
+    "evaluate.scoring "
     "catalog correct invert dataset export charts pair_sources plot summary",
     # 4: what fills a cube or a network.
-    "ingest steps train",
+    "ingest steps train evaluate.judge evaluate.pictures evaluate.report",
     # 5: composed.
     "pipeline job demo",
     # 6: thin.

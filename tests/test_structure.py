@@ -6,9 +6,9 @@ import pytest
 from cube_denoise.conventions import phase_to_displacement
 from cube_denoise.evaluate.structure import (
     pair_structure,
-    pixel_spacing,
     structure_function,
 )
+from cube_denoise.grid import pixel_spacing
 from cube_denoise.simulate import simulate_scene
 
 

@@ -7,6 +7,7 @@ import scipy.fft
 import xarray as xr
 
 from cube_denoise.conventions import PAIR, X, Y, phase_to_displacement
+from cube_denoise.grid import pixel_spacing
 from cube_denoise.reference import phase_variable
 
 DISTANCES_KM = (1.0, 5.0, 10.0, 20.0, 50.0)
@@ -116,37 +117,6 @@ def pair_structure(
         coords={"distance": ("distance", distances, {"units": "km"})},
         name="structure",
         attrs={"units": "mm", "long_name": "root of the structure function"},
-    )
-
-
-def pixel_spacing(cube: xr.Dataset) -> tuple[float, float]:
-    """Pixel spacing of a cube on the ground, m: of rows and of columns.
-
-    That of a geographic grid is measured on the ellipsoid at the centre of the scene.
-
-    Raises
-    ------
-    ValueError
-        If the cube has no regular georeferenced grid.
-    """
-    import odc.geo.xr  # noqa: F401 (registers the accessor)
-    from pyproj import Geod
-
-    grid = cube.odc.geobox
-    if grid is None or grid.crs is None:
-        raise ValueError(
-            "the cube has no regular grid with a coordinate reference system: its y, x "
-            "and spatial_ref must give one"
-        )
-    rows, columns = abs(grid.resolution.y), abs(grid.resolution.x)
-    if not grid.crs.geographic:
-        return float(rows), float(columns)
-    west, south, east, north = grid.extent.boundingbox
-    lon, lat = (west + east) / 2, (south + north) / 2
-    geod = Geod(ellps="WGS84")
-    return (
-        geod.inv(lon, lat - rows / 2, lon, lat + rows / 2)[2],
-        geod.inv(lon - columns / 2, lat, lon + columns / 2, lat)[2],
     )
 
 
