@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 CLASSICAL = {
     "ramp": "ramp.Ramp",
     "phase-elevation": "elevation.PhaseElevation",
+    "weather": "weather.Weather",
     "local-phase-elevation": "local_elevation.LocalPhaseElevation",
     "common-scene": "common_scene.CommonSceneStacking",
     "temporal-filter": "temporal_filter.TemporalFilter",
