@@ -17,7 +17,12 @@ from cube_denoise.conventions import (
     displacement_to_phase,
 )
 
-DELAY = {"units": "m", "long_name": "line-of-sight delay of the atmosphere"}
+TRUTH_ATTRIBUTES = {
+    "delay": {"units": "m", "long_name": "line-of-sight delay of the atmosphere"},
+    "source_mask": {
+        "long_name": "where the largest displacement exceeds a tenth of its peak"
+    },
+}
 
 
 class Scene(NamedTuple):
@@ -28,7 +33,7 @@ class Scene(NamedTuple):
     line-of-sight vector (y, x)."""
     truth: xr.Dataset
     """``displacement`` (time, y, x), m; ``velocity`` (y, x), m/yr; ``delay`` (time, y,
-    x), m of extra path, ramps included."""
+    x), m of extra path, ramps included; of `simulate_stack` also ``source_mask``."""
 
 
 class PairedDates(NamedTuple):
@@ -96,7 +101,7 @@ def assemble(
     line_of_sight: tuple[float, float, float],
     attributes: Mapping[str, Any],
     truth: Mapping[str, np.ndarray],
-    seed: int | str,
+    truth_attributes: Mapping[str, Any],
 ) -> Scene:
     """Give arrays the names, coordinates and attributes of a cube and of its truth.
 
@@ -116,8 +121,8 @@ def assemble(
         Of the cube: ``wavelength`` (m), ``heading`` (degrees), ``track``.
     truth : mapping of str to numpy.ndarray
         ``displacement``, ``delay`` (time, y, x), ``velocity`` (y, x), others (y, x).
-    seed : int or str
-        What the scene was drawn with, for the attributes of the truth.
+    truth_attributes : mapping
+        Of the truth: ``seed`` and what else it was drawn with.
 
     Returns
     -------
@@ -140,13 +145,13 @@ def assemble(
         coords=coords | pair_coords,
         attrs={"crs": str(grid.crs), **attributes},
     )
-    known = {n: v.attributes for n, v in VARIABLES.items()} | {"delay": DELAY}
+    known = {n: v.attributes for n, v in VARIABLES.items()} | TRUTH_ATTRIBUTES
     truths = xr.Dataset(
         {
             n: ((TIME, Y, X) if v.ndim == 3 else (Y, X), v, known.get(n, {}))
             for n, v in truth.items()
         },
         coords=coords | {TIME: times},
-        attrs={"seed": seed, "wavelength": attributes["wavelength"]},
+        attrs={**truth_attributes, "wavelength": attributes["wavelength"]},
     )
     return Scene(cube, truths)

@@ -144,7 +144,7 @@ def simulate_scene(
             "velocity": velocity.astype("float32"),
             "delay": delay,
         },
-        seed=seed,
+        truth_attributes={"seed": seed},
     )
 
 

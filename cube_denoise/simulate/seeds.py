@@ -20,3 +20,13 @@ def split_seed(split: str, *words: int) -> np.random.SeedSequence:
     if split not in SPLITS:
         raise ValueError(f"{split=}: must be one of {', '.join(SPLITS)}")
     return np.random.SeedSequence([SPLITS[split], *words])
+
+
+def child_seeds(
+    seed: np.random.SeedSequence, count: int
+) -> list[np.random.SeedSequence]:
+    """Seeds of the parts of one sample; unlike ``spawn``, the same at every call."""
+    return [
+        np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, k))
+        for k in range(count)
+    ]
