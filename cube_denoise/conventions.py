@@ -138,12 +138,19 @@ def phase_to_displacement(phase: _Array, wavelength: float) -> _Array:
     >>> round(phase_to_displacement(2 * 3.141592653589793, 0.05546576), 6)
     -0.027733
     """
-    return phase * (-wavelength / (4 * np.pi))
+    return _in("m", phase * (-wavelength / (4 * np.pi)))
 
 
 def displacement_to_phase(displacement: _Array, wavelength: float) -> _Array:
     """Unwrapped phase (rad) of a displacement (m): `phase_to_displacement` undone."""
-    return displacement * (-4 * np.pi / wavelength)
+    return _in("rad", displacement * (-4 * np.pi / wavelength))
+
+
+def _in(units: str, values: _Array) -> _Array:
+    """Values with the unit they are in now, not that of what they were made of."""
+    if isinstance(values, xr.DataArray):
+        return values.drop_attrs().assign_attrs(units=units)
+    return values
 
 
 def los_unit_vector(incidence: Any, heading: float) -> tuple[Any, Any, Any]:

@@ -30,6 +30,9 @@ FALSE_ALARM, MISSED = 0.05, 0.05
 """Rates that define the smallest detectable signal: of calling noise a signal (either
 sign), and of missing a signal of that size."""
 
+LEAST_KEPT = 0.01
+"""Part of a signal that must come back for it to be found."""
+
 
 class Recovery(NamedTuple):
     """What came back of one case, source by source."""
@@ -136,7 +139,8 @@ def smallest_detectable(recoveries: Sequence[Recovery]) -> np.ndarray:
     Found: called a signal 95 % of the time where noise alone is called one 5 % of the
     time (Student's t of the dates less two). What comes back of an amplitude between
     those injected is interpolated; below the smallest one it is taken to keep the same
-    part of itself.
+    part of itself. Of which less than `LEAST_KEPT` comes back is not found, however
+    little noise there is: else outputting zero would find everything.
 
     Parameters
     ----------
@@ -161,8 +165,9 @@ def smallest_detectable(recoveries: Sequence[Recovery]) -> np.ndarray:
         if not np.isfinite([noise, *slopes]).all():
             found.append(np.nan)
             continue
-        back = np.interp(grid, given, slopes) * np.exp(grid)
-        enough = back >= quantiles.sum() * noise
+        kept = np.interp(grid, given, slopes)
+        found_out = kept * np.exp(grid) >= quantiles.sum() * noise
+        enough = found_out & (kept > LEAST_KEPT)
         # From where on it stays found: what comes back need not grow with what goes in.
         last_missed = np.flatnonzero(~enough).max(initial=-1)
         found.append(
