@@ -27,32 +27,37 @@ from cube_denoise.corrections.series import STRIP, Stack, dates_of, stack_of
 
 log = logging.getLogger(__name__)
 
-RANK_TOLERANCE = 1e-6
-"""Singular values below this share of the largest count as zero."""
+NUGGET = 1e-6
+"""Share of the mean variance that is added to that of every date: C has an inverse."""
+FEWEST_FITTED = 3
+"""Pixels with this many dates or fewer are not fitted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Separation(Correction):
     r"""Base of corrections that split the phase of the dates into components.
 
-    A component, a map times a time course, stays in the signal as deformation if its
-    course grows with time (Spearman's rank correlation, permutation p < 0.05), or if
-    it is not stable enough to be named; all others go. At every pixel the phase x of
-    the dates is fitted with the courses T of all components, a steady rate and a
-    constant,
+    A component, a map s times a time course T, stays in the signal as deformation if
+    its course grows with time (Spearman's rank correlation, permutation p < 0.05), or
+    if it is not stable enough to be named; all others go. At every pixel their maps are
+    estimated from the phase x of the dates that are there, by linear regression that a
+    constant and a steady rate F = [1, t] cannot enter (universal kriging; without F it
+    is the projection on the components),
 
-    .. math:: x = T_\mathrm{gone}\, a + T_\mathrm{kept}\, b + v t + c,
+    .. math:: \hat s = C_{sx} \left(C^{-1} - C^{-1} F (F^T C^{-1} F)^{-1} F^T C^{-1}
+              \right) x
 
-    by least squares over the dates that are there, and :math:`T_\mathrm{gone}\, a`,
-    differenced into pairs, is subtracted. Closure is kept. Steady motion alone is
-    returned as it was, whichever components go. Dates are taken less their medians.
-    At a pixel whose dates cannot tell the terms apart, nothing is removed.
+    with the covariances C of the dates and C_sx of maps and dates over the sample, and
+    :math:`T \hat s`, differenced into pairs, is subtracted. Closure is kept. Steady
+    motion alone is returned as it was, whichever components the rule lets go; only
+    where `remove` names one that grows with time, F is the constant. Dates are taken
+    less their medians. Pixels with three dates or fewer stay as they are.
 
     **Blind spots.** Seasonal and transient deformation does not grow with time and goes
     with the atmosphere, and so does a step near either end of the stack; a step near
     the middle ranks as growth and stays. A delay that grows with time (a drift, or
-    seasonal delay seen for half a year) stays. Rule and guard are ours; see the
-    subclasses for whose the components are.
+    seasonal delay seen for half a year) stays. The rule and the
+    regression are ours; see the subclasses for whose the components are.
     """
 
     whole_stack: ClassVar[bool] = True
@@ -104,20 +109,74 @@ class Separation(Correction):
             warnings.warn(
                 f"{self.name} found {goes.size} components and none of them goes: the "
                 "phase stays as it is",
-                stacklevel=2,
+                stacklevel=4,
             )
-        kept = found.courses[:, ~goes]
-        if not any(v["p"] < SIGNIFICANT for v in verdicts if v["verdict"] == "removed"):
-            kept = np.column_stack([kept, sample.years])
-        apply = partial(
-            _apply,
-            stack=stack,
-            sample_dates=sample.dates,
-            medians=sample.medians,
-            gone=found.courses[:, goes],
-            kept=kept,
+        drift = np.stack([np.ones(sample.years.size), sample.years], axis=1)
+        if any(v["p"] < SIGNIFICANT for v in verdicts if v["verdict"] == "removed"):
+            drift = drift[:, :1]
+        pixels = sample.phase.shape[1]
+        unwanted = Unwanted(
+            courses=found.courses[:, goes],
+            shared=found.maps[goes] @ sample.phase.T / pixels,
+            covariance=sample.phase @ sample.phase.T / pixels,
+            drift=drift,
         )
+        apply = partial(
+            _apply, stack=stack, sample=sample.dates, medians=sample.medians
+        )
+        apply = partial(apply, unwanted=unwanted)
         return Plan(apply, stack.unused, {"verdicts": json.dumps(verdicts)})
+
+
+@dataclass(frozen=True)
+class Unwanted:
+    """What the components that go explain of the phase of the dates."""
+
+    courses: np.ndarray
+    """rad, shape (dates, components)."""
+    shared: np.ndarray
+    """Covariance of maps and dates, shape (components, dates)."""
+    covariance: np.ndarray
+    """Of the dates, shape (dates, dates)."""
+    drift: np.ndarray
+    """What must not enter: a constant first, shape (dates, terms)."""
+
+    def weights(self, there: np.ndarray) -> np.ndarray:
+        """Weights of the dates that are there, shape (components, those dates)."""
+        nugget = NUGGET * np.trace(self.covariance) / len(self.covariance)
+        C = self.covariance[np.ix_(there, there)] + nugget * np.eye(int(there.sum()))
+        F = self.drift[there]
+        from_dates = np.linalg.solve(C, self.shared[:, there].T).T
+        from_drift = np.linalg.solve(C, F).T
+        remainder = np.linalg.solve(F.T @ from_drift.T, from_drift)
+        return np.asarray(from_dates - (from_dates @ F) @ remainder)
+
+    def of(self, phase: np.ndarray) -> np.ndarray:
+        """Apply to pixels, each by itself.
+
+        Parameters
+        ----------
+        phase : numpy.ndarray, shape (dates, pixels)
+            rad, NaN = no data.
+
+        Returns
+        -------
+        numpy.ndarray, shape (dates, pixels)
+            rad, finite; bit-equal for a pixel whatever comes with it.
+        """
+        removed = np.zeros(phase.shape)
+        bits = np.packbits(np.isfinite(phase), axis=0)
+        patterns, label = np.unique(bits, axis=1, return_inverse=True)
+        # Sparse: unlike BLAS, its sums do not depend on how many pixels there are.
+        courses = sparse.csr_array(self.courses)
+        for k, pattern in enumerate(patterns.T):
+            there = np.unpackbits(pattern, count=phase.shape[0]).view(bool)
+            if there.sum() <= FEWEST_FITTED or self.courses.shape[1] == 0:
+                continue
+            pixels = label == k
+            maps = sparse.csr_array(self.weights(there)) @ phase[np.ix_(there, pixels)]
+            removed[:, pixels] = courses @ maps
+        return removed
 
 
 def _apply(
@@ -125,12 +184,11 @@ def _apply(
     window: Window,
     *,
     stack: Stack,
-    sample_dates: np.ndarray,
+    sample: np.ndarray,
     medians: np.ndarray,
-    gone: np.ndarray,
-    kept: np.ndarray,
+    unwanted: Unwanted,
 ) -> np.ndarray:
-    """Corrected phase of all pairs; courses have shape (dates, components)."""
+    """Corrected phase of all pairs; `sample` are the dates that have components."""
     rows, columns = (window[d].stop - window[d].start for d in (Y, X))
     corrected = np.empty((cube.sizes[PAIR], rows, columns), "float32")
     for part in spans(window[Y].stop, STRIP, start=window[Y].start):
@@ -138,51 +196,8 @@ def _apply(
         dates = dates_of(cube, here, stack) - medians[:, None, None]
         shape = dates.shape
         removed = np.zeros((shape[0], shape[1] * shape[2]))
-        removed[sample_dates] = unwanted(
-            dates.reshape(shape[0], -1)[sample_dates], gone, kept
-        )
+        removed[sample] = unwanted.of(dates.reshape(shape[0], -1)[sample])
         pairs = stack.network.pair_phase(removed).reshape(-1, *shape[1:])
         strip = slice(part.start - window[Y].start, part.stop - window[Y].start)
         corrected[:, strip] = read(cube, "unwrapped_phase", here) - pairs
     return corrected
-
-
-def unwanted(phase: np.ndarray, gone: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Part of the phase of the dates that the components that go explain.
-
-    Parameters
-    ----------
-    phase : numpy.ndarray, shape (dates, pixels)
-        rad, NaN = no data; any constant.
-    gone, kept : numpy.ndarray, shape (dates, components)
-        Courses of the components that go, and of all else that is fitted.
-
-    Returns
-    -------
-    numpy.ndarray, shape (dates, pixels)
-        rad, finite; 0 at pixels whose dates cannot tell the courses apart. A pixel is
-        computed the same way whatever comes with it.
-    """
-    removed = np.zeros(phase.shape)
-    if gone.shape[1] == 0:
-        return removed
-    design = np.column_stack([gone, kept])
-    design = design / np.linalg.norm(design - design.mean(0), axis=0)
-    whole = np.linalg.matrix_rank(design - design.mean(0), rtol=RANK_TOLERANCE)
-    there = np.isfinite(phase)
-    bits = np.packbits(there, axis=0)
-    patterns, label = np.unique(bits, axis=1, return_inverse=True)
-    for k, pattern in enumerate(patterns.T):
-        dates = np.unpackbits(pattern, count=phase.shape[0]).view(bool)
-        used = design[dates] - design[dates].mean(0) if dates.any() else design[:0]
-        # One degree of freedom is the constant, one is left to judge by.
-        if len(used) < whole + 2:
-            continue
-        if np.linalg.matrix_rank(used, rtol=RANK_TOLERANCE) < whole:
-            continue
-        fit = np.linalg.pinv(used, rcond=RANK_TOLERANCE)[: gone.shape[1]]
-        pixels = label == k
-        # Sparse: unlike BLAS, its sums do not depend on how many pixels there are.
-        loads = sparse.csr_array(fit) @ phase[np.ix_(dates, pixels)]
-        removed[:, pixels] = sparse.csr_array(design[:, : gone.shape[1]]) @ loads
-    return removed
