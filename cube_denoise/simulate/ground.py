@@ -102,8 +102,8 @@ def make_ground(
     dy, dx = abs(box.resolution.y), abs(box.resolution.x)
     if box.crs.geographic or not np.isclose(dy, dx):
         raise ValueError(
-            f"terrain is in {box.crs} with pixels of {dy:g} x {dx:g}: warp it to square "
-            "pixels of a projected CRS first"
+            f"terrain is in {box.crs} with pixels of {dy:g} x {dx:g}: warp it to "
+            "square pixels of a projected CRS first"
         )
     if spacing is not None and not np.isclose(spacing, dx):
         raise ValueError(f"{spacing=} is not that of terrain, {dx:g} m")

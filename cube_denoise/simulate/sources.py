@@ -160,18 +160,20 @@ def _centre(
     )
 
 
-def _mogi(
+def draw_mogi(
     east: np.ndarray, north: np.ndarray, los: LineOfSight, rng: np.random.Generator
 ) -> np.ndarray:
+    """Line-of-sight displacement of a point source 0.8 to 9 km deep, any scale."""
     depth = 10 ** rng.uniform(2.9, 3.95)
     return mogi(
         east, north, depth=depth, volume_change=1e6, centre=_centre(east, north, rng)
     ).along(los)
 
 
-def _fault(
+def draw_fault(
     east: np.ndarray, north: np.ndarray, los: LineOfSight, rng: np.random.Generator
 ) -> np.ndarray:
+    """Line-of-sight displacement of 1 m of slip in an earthquake of Mw 4.8 to 6.4."""
     magnitude = rng.uniform(4.8, 6.4)
     length = 10 ** (0.59 * magnitude - 2.44) * 1000
     width = min(length, 12_000.0)
@@ -285,7 +287,7 @@ def _landslide(
 
 Draw = Callable[[np.ndarray, np.ndarray, LineOfSight, np.random.Generator], np.ndarray]
 
-SOURCES: tuple[Draw, ...] = (_mogi, _fault, _dike, _sill, _bowl)
+SOURCES: tuple[Draw, ...] = (draw_mogi, draw_fault, _dike, _sill, _bowl)
 """Those of `draw_deformation`; the shipped weights are trained on these alone."""
 
 ALL_SOURCES: tuple[Draw, ...] = (*SOURCES, _penny, _locked_fault, _landslide)

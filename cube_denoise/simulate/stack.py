@@ -7,13 +7,13 @@ import xarray as xr
 
 from cube_denoise.conventions import los_unit_vector, years_since
 from cube_denoise.simulate.assembly import PairedDates, Scene, assemble, short_pairs
-from cube_denoise.simulate.delays import draw_delays
 from cube_denoise.simulate.ground import Ground, make_ground
 from cube_denoise.simulate.noise_bank import NoiseBank
 from cube_denoise.simulate.pair_errors import PairErrors, observe_pairs
 from cube_denoise.simulate.seeds import STACK_SEED, child_seeds
 from cube_denoise.simulate.sensor import SENSORS
 from cube_denoise.simulate.sources import draw_moving_sources
+from cube_denoise.simulate.stack_delays import draw_delays
 from cube_denoise.velocity import fit_velocity
 
 AMPLITUDES = (0.002, 0.2)
@@ -107,8 +107,8 @@ def simulate_stack(
         raise ValueError(
             f"{atmosphere=} must not be negative; {snr=} neither, and it needs noise"
         )
-    told = seed if isinstance(seed, int) else str(seed.entropy)
-    if isinstance(seed, int):
+    told = str(seed.entropy) if isinstance(seed, np.random.SeedSequence) else int(seed)
+    if not isinstance(seed, np.random.SeedSequence):
         seed = np.random.SeedSequence([STACK_SEED, seed])
     view, land, moving, air, pairs = map(np.random.default_rng, child_seeds(seed, 5))
     times = _times(dates, interval_days, view)
@@ -206,9 +206,13 @@ def power(series: np.ndarray) -> float:
     float
         Squared unit of the series.
     """
-    centred = series - np.nanmean(series, 0, dtype="float64")
-    centred -= np.nanmean(centred, (1, 2), keepdims=True)
-    return float(np.nanmean(centred**2))
+    there = np.isfinite(series)
+    centred = np.where(there, series, 0.0).astype("float64")
+    for axes in (0, (1, 2)):
+        count = np.maximum(there.sum(axes, keepdims=True), 1)
+        centred -= centred.sum(axes, keepdims=True) / count
+        centred[~there] = 0.0
+    return float((centred**2).sum() / max(int(there.sum()), 1))
 
 
 def _pair_power(series: np.ndarray, dates: PairedDates) -> float:
