@@ -18,6 +18,9 @@ SCORES: dict[str, dict[str, Score]] = {
     "against the truth": {
         "velocity slope": Score("1", "one", "of the estimated on the true velocity"),
         "velocity rms error": Score("mm/yr", "low", "means removed"),
+        "velocity reduction": Score(
+            "%", "high", "of the rms error of the raw velocity, over common pixels"
+        ),
         "velocity 95 %": Score("mm/yr", "low", "95th percentile of the error"),
         "velocity bias": Score("mm/yr", "", "inside the sources less outside"),
         "velocity correlation": Score("1", "high", "with the true velocity"),

@@ -31,7 +31,8 @@ from cube_denoise.evaluate.stations import (
     project_on_line_of_sight,
     sample_at_stations,
 )
-from cube_denoise.evaluate.structure import pair_structure
+from cube_denoise.evaluate.structure import DISTANCES_KM, pair_structure
+from cube_denoise.grid import pixel_spacing
 from cube_denoise.invert import invert
 from cube_denoise.progress import progress
 from cube_denoise.reference import ReferenceArea, checked_area, choose_reference
@@ -81,6 +82,8 @@ class Evaluation:
     """Dates of the pairs that were judged."""
     truth: xr.Dataset | None = None
     weights: str = "coherence"
+    folds: int = 5
+    seed: int = 0
 
 
 def applicable_methods(cube: xr.Dataset) -> list[str]:
@@ -161,8 +164,8 @@ def evaluate_cube(
         else checked_area(reference, cube)
     )
     pairs = [pair_label(cube, k) for k in range(cube.sizes[PAIR])]
-    found = Evaluation([], area, pairs, truth, weights)
-    judge = _Judge(cube, found, stations, reference_station, cases, folds, seed)
+    found = Evaluation([], area, pairs, truth, weights, folds, seed)
+    judge = _Judge(cube, found, stations, reference_station, cases)
     with progress("evaluate", len(chosen) + 1, unit="methods") as advance:
         for name, method in {RAW: None, **chosen}.items():
             log.info("evaluate %s", name)
@@ -214,11 +217,32 @@ def _check(
                 f"truth has {dict(truth['velocity'].sizes)} pixels and the cube "
                 f"{cube.sizes[Y]} x {cube.sizes[X]}: they must be on one grid"
             )
+        for dim in (Y, X):
+            if dim in truth.coords and dim in cube.coords:
+                own, other = cube[dim].values, truth[dim].values
+                if np.abs(own - other).max() > 0.01 * np.ptp(own) / own.size:
+                    raise ValueError(
+                        f"truth has {dim} of {other[0]:.8g} to {other[-1]:.8g} and the "
+                        f"cube {own[0]:.8g} to {own[-1]:.8g}: they must be on one grid"
+                    )
     if stations is not None and any(n not in cube for n in LOS):
         raise ValueError(
             f"cube has no {', '.join(LOS)}: stations cannot be projected on its line "
             "of sight"
         )
+
+
+def _distances(cube: xr.Dataset) -> list[float]:
+    """Those of the scores, and some between two pixels and the size of the scene."""
+    spacing = pixel_spacing(cube)
+    size = np.hypot(cube.sizes[Y] * spacing[0], cube.sizes[X] * spacing[1])
+    between = np.geomspace(2 * max(spacing), max(size / 2, 4 * max(spacing)), 12) / 1e3
+    apart = [
+        round(float(r), 3)
+        for r in between
+        if min(abs(np.log(r / d)) for d in DISTANCES_KM) > 0.1
+    ]
+    return sorted({*DISTANCES_KM, *apart})
 
 
 @dataclass
@@ -228,8 +252,6 @@ class _Judge:
     stations: xr.Dataset | None
     reference_station: str | None
     cases: Sequence[Case]
-    folds: int
-    seed: int
 
     def verdict(self, name: str, method: "Method | None") -> Verdict:
         """All scores of one method; `None` does nothing."""
@@ -264,19 +286,29 @@ class _Judge:
         cube = corrected(self.cube).load()
         inversion = invert(cube, variable="corrected_phase", **shared).compute()
         verdict.maps = inversion[["velocity", "velocity_std"]]
+        raw = self.evaluation.verdicts[0].maps if self.evaluation.verdicts else None
         if self.evaluation.truth is not None:
             yield against_truth(
-                cube, inversion, self.evaluation.truth, self.evaluation.reference
+                cube,
+                inversion,
+                self.evaluation.truth,
+                self.evaluation.reference,
+                raw,
             )
-        verdict.structure = pair_structure(cube, "corrected_phase")
-        raw = self.evaluation.verdicts[0].maps if self.evaluation.verdicts else None
+        verdict.structure = pair_structure(
+            cube, "corrected_phase", distances_km=_distances(cube)
+        )
         yield without_truth(cube, inversion, verdict.structure, raw)
         if self.stations is not None:
             verdict.stations = self._compared(inversion)
             yield against_stations(verdict.stations, self.reference_station)
         try:
             verdict.held_out = held_out_dates(
-                self.cube, corrected, folds=self.folds, seed=self.seed, **shared
+                self.cube,
+                corrected,
+                folds=self.evaluation.folds,
+                seed=self.evaluation.seed,
+                **shared,
             )
             yield {"held-out ratio": verdict.held_out.ratio}
         except ValueError as error:

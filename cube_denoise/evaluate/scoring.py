@@ -17,10 +17,12 @@ from cube_denoise.evaluate.scores import (
     amplitude_slope,
     bias,
     percentile_error,
+    reduction,
     rms_error,
 )
 from cube_denoise.evaluate.similarity import correlation, ssim, ssim_poster
 from cube_denoise.evaluate.station_misfit import station_misfit
+from cube_denoise.evaluate.structure import DISTANCES_KM
 from cube_denoise.evaluate.uncertainty import coverage
 from cube_denoise.reference import ReferenceArea
 
@@ -28,15 +30,21 @@ MM = 1e3
 
 
 def against_truth(
-    cube: xr.Dataset, inversion: xr.Dataset, truth: xr.Dataset, area: ReferenceArea
+    cube: xr.Dataset,
+    inversion: xr.Dataset,
+    truth: xr.Dataset,
+    area: ReferenceArea,
+    raw: xr.Dataset | None,
 ) -> dict[str, float]:
-    """Scores of velocity, displacement and pairs."""
+    """Scores of velocity, displacement and pairs; `raw` is what the raw pairs gave."""
     velocity, std = (inversion[n].values for n in ("velocity", "velocity_std"))
     true = truth["velocity"].transpose(Y, X).values
+    before = velocity if raw is None else raw["velocity"].values
     at_rest = true - np.nanmean(true[area.y, area.x])
     scores = {
         "velocity slope": amplitude_slope(velocity, true),
         "velocity rms error": MM * rms_error(velocity, true),
+        "velocity reduction": 100 * reduction(velocity, before, true),
         "velocity 95 %": MM * percentile_error(velocity, true),
         "velocity bias": MM * bias(velocity, true),
         "velocity correlation": correlation(velocity, true),
@@ -107,10 +115,8 @@ def without_truth(
         scores["elevation correlation"] = elevation_correlation(
             cube, "corrected_phase"
         ).rms
-    for distance, value in zip(
-        structure["distance"].values, structure.values, strict=True
-    ):
-        scores[f"structure {distance:g} km"] = float(value)
+    for distance in DISTANCES_KM:
+        scores[f"structure {distance:g} km"] = float(structure.sel(distance=distance))
     return scores
 
 
