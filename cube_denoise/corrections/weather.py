@@ -288,6 +288,6 @@ def _interpolated(
     values = map_coordinates(np.where(missing, 0, difference), points, order=1)
     if missing.any():
         weight = map_coordinates(missing.astype("float64"), points, order=1)
-        values = np.where(weight > ROUNDING, np.nan, values / (1 - weight))
+        values = np.where(weight > ROUNDING, np.nan, values) / (1 - weight.clip(0, 0.5))
     result[inside] = values
     return result
