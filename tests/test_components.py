@@ -9,6 +9,8 @@ import pytest
 import xarray as xr
 from scipy import stats
 
+from benchmarks.mexico_city import FOLDER, effects, mexico_cube
+from cube_denoise import store
 from cube_denoise.conventions import displacement_to_phase
 from cube_denoise.correct import PASSED_THROUGH, correct
 from cube_denoise.corrections import components, find_correction
@@ -215,6 +217,7 @@ def test_growth_finds_as_many_trends_in_noise_as_its_p_says():
     assert 0.01 < np.mean(np.array(p) < 0.05) < 0.1
 
 
+@pytest.mark.filterwarnings("ignore:pca found 1 components and none:UserWarning")
 @pytest.mark.parametrize(
     ("course", "verdict"),
     [
@@ -402,3 +405,19 @@ def test_work_can_be_sent_to_other_processes(scene):
     np.testing.assert_array_equal(
         again(scene.cube, window), plan.apply(scene.cube, window)
     )
+
+
+@pytest.mark.skipif(not FOLDER.exists(), reason=f"needs the data folder {FOLDER}")
+@pytest.mark.parametrize("method", ["pca", "ica"])
+def test_mexico_city_keeps_its_bowl(method, tmp_path):
+    cube = store.open_cube(mexico_cube(tmp_path / "cube", catalog=tmp_path / "c.json"))
+    corrected = correct(cube, method)["corrected_phase"].compute()
+    leading = verdicts_of(corrected)[0]
+    assert (leading["verdict"], leading["reason"]) == ("kept", "grows with time")
+    rows = {
+        n: {r.metric: r.value for r in effects(cube.assign(corrected_phase=c), n)}
+        for n, c in (("raw", cube["unwrapped_phase"]), (method, corrected))
+    }
+    assert rows[method]["slope in the bowl"] == pytest.approx(1, abs=0.01)
+    assert rows[method]["closure"] == pytest.approx(rows["raw"]["closure"], rel=1e-5)
+    assert 1 < rows[method]["change"] < 10  # mm
