@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from cube_denoise import dataset, evaluate
-from cube_denoise.conventions import VARIABLES
+from cube_denoise import dataset, evaluate, store
 from cube_denoise.gaps import fill_gaps
+from cube_denoise.model_card import model_card
 from cube_denoise.models import zoo
 from cube_denoise.models.dncnn import DnCNN
 from cube_denoise.normalise import five_numbers, network_inputs, scaling
+from cube_denoise.simulate import noise_bank, recipes
 from cube_denoise.simulate.pair import simulate_pair
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,9 @@ def train(
     steps: int | None = None,
     threads: int | None = None,
     device: str = "auto",
+    recipe: str | None = None,
+    noise: str | Path | None = None,
+    noise_kind: noise_bank.Kind = "short-pairs",
 ) -> Path:
     """Train an architecture and write its model folder.
 
@@ -77,6 +81,15 @@ def train(
         Of torch on the CPU.
     device : str
         "auto", "cpu" or "cuda".
+    recipe : str, optional
+        Of the training samples (`simulate.recipes`); those of `simulate_pair` when not
+        given.
+    noise : str or pathlib.Path, optional
+        Cube whose noise takes the place of simulated noise in training: of its training
+        dates alone (`simulate.noise_bank`). Scenes are as large as it allows, up to
+        their usual size. The held-out scores stay those of `simulate_pair`.
+    noise_kind : {"short-pairs", "residual"}
+        Which noise of that cube.
 
     Returns
     -------
@@ -86,26 +99,28 @@ def train(
     Raises
     ------
     ValueError
-        If `name` is unknown or `steps` is not positive.
+        If `name` or `recipe` is unknown, `steps` is not positive, or the cube holds too
+        little noise.
     """
     torch.manual_seed(seed)
     model = zoo.create_model(name)
-    recipe = RECIPES[name]
+    settings = RECIPES[name]
     if steps is not None:
         if steps < 1:
             raise ValueError(f"{steps=} must be at least 1")
-        recipe = Recipe(**(asdict(recipe) | {"steps": steps}))
+        settings = Recipe(**(asdict(settings) | {"steps": steps}))
+    samples, origin = _samples(recipe, noise, noise_kind)
     if threads:
         torch.set_num_threads(threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=recipe.steps, pct_start=0.1
+        optimizer, settings.learning_rate, total_steps=settings.steps, pct_start=0.1
     )
     checkpoint = Path(out).with_name(f".{Path(out).name}-{seed}.checkpoint")
-    identity = {"name": name, "seed": seed, **asdict(recipe)}
+    identity = {"name": name, "seed": seed, **asdict(settings), **origin}
     done, elapsed = 0, 0.0
     if checkpoint.is_file():
         state = torch.load(checkpoint, weights_only=True)
@@ -120,26 +135,27 @@ def train(
         model.config.normalisation,
         split="train",
         seed=seed,
-        batch=recipe.batch,
-        patch=recipe.patch,
-        crops=recipe.crops,
+        batch=settings.batch,
+        patch=settings.patch,
+        crops=settings.crops,
         start=done,
+        **samples,
     )
     model.train()
     begin, losses = time.monotonic() - elapsed, []
-    for step in range(done + 1, recipe.steps + 1):
+    for step in range(done + 1, settings.steps + 1):
         losses.append(_step(model, optimizer, next(batches), device))
         schedule.step()
-        if step % CHECKPOINT_EVERY == 0 or step == recipe.steps:
+        if step % CHECKPOINT_EVERY == 0 or step == settings.steps:
             seconds = time.monotonic() - begin
             log.info(
                 "%s step %d/%d loss %.4f, %.0f s, %.0f s left",
                 name,
                 step,
-                recipe.steps,
+                settings.steps,
                 np.mean(losses[-CHECKPOINT_EVERY:]),
                 seconds,
-                seconds / step * (recipe.steps - step),
+                seconds / step * (settings.steps - step),
             )
             state = {
                 "identity": identity,
@@ -160,9 +176,28 @@ def train(
         "torch": torch.__version__,
         "scores": held_out_scores(model),
     }
-    folder = zoo.save_model(model, out, training=training, card=_card(name, training))
+    folder = zoo.save_model(
+        model, out, training=training, card=model_card(name, training)
+    )
     checkpoint.unlink(missing_ok=True)
     return folder
+
+
+def _samples(
+    recipe: str | None, noise: str | Path | None, kind: noise_bank.Kind
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Options of `dataset.pair_batches`, and what the model folder says of them."""
+    options: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    if recipe is not None:
+        options["recipe"] = origin["recipe"] = recipe
+    if noise is not None:
+        bank = noise_bank.NoiseBank.from_cube(store.open_cube(noise), kind=kind)
+        usual = recipes.find_recipe(recipe).shape if recipe else (256, 256)
+        options |= {"noise": bank, "scene": min(*usual, *bank.shape)}
+        origin |= {"noise": str(noise), "noise_kind": kind}
+        log.info("noise: %d fields of %d x %d", len(bank.fields), *bank.shape)
+    return options, origin
 
 
 def _step(
@@ -251,57 +286,3 @@ def _hardware(device: str) -> str:
         return torch.cuda.get_device_name()
     threads = torch.get_num_threads()
     return f"{platform.machine()} CPU, {threads} of {os.cpu_count()} cores, bfloat16"
-
-
-def _card(name: str, training: dict[str, Any]) -> str:
-    """Model card in Markdown."""
-    scores = "\n".join(
-        f"| {key.replace('_', ' ')} | {value} |"
-        for key, value in training["scores"].items()
-    )
-    model = zoo.create_model(name)
-    patch, steps = training["patch"], f"--steps {training['steps']}"
-    return f"""---
-license: bsd-3-clause
-library_name: cube_denoise
-tags: [insar, interferometry, atmosphere, denoising]
----
-# {name}
-
-Estimates the atmospheric and decorrelation noise of one unwrapped interferogram.
-DnCNN, {sum(p.numel() for p in model.parameters()):,} parameters, input channels
-{", ".join(model.config.inputs)}; receptive radius {model.receptive_radius} pixels;
-"{model.config.normalisation}" scaling of the whole pair.
-
-## Training
-
-    cube-denoise train {name} {name} --seed {training["seed"]} {steps}
-
-Simulated pairs only (`cube_denoise.simulate.pair`), drawn on the fly:
-{training["steps"]} steps of {training["batch"]} patches of {patch} x {patch} pixels,
-Adam with one cycle to {training["learning_rate"]}, mean square error of the noise over
-valid pixels. Seed {training["seed"]}; {training["minutes"]} minutes on
-{training["hardware"]}; torch {training["torch"]}.
-The parameter ranges are this project's, not those of a paper. No real data was used.
-
-## Held-out scores
-
-Medians over simulated pairs of seeds that training never draws, 256 x 256 pixels,
-power of deformation over power of noise from 0.01 to 30:
-
-| score | value |
-| --- | --- |
-{scores}
-
-## Limits
-
-- Sees one pair at a time, {2 * (model.receptive_radius or 0) + 1} pixels wide, and was
-  trained on patches of {patch}: it cannot tell a long-wavelength atmosphere from
-  long-wavelength deformation.
-- Damps real deformation, in every pair alike, so that it adds up in a velocity:
-  `python -m benchmarks.atmosphere` and `python -m benchmarks.mexico_city` print by how
-  much. Compare with the raw pairs.
-- Trained at 60-180 m pixel spacing and C-band amplitudes (displacement of millimetres
-  to 30 cm).
-- Output: {VARIABLES["corrected_phase"].long_name}.
-"""

@@ -20,7 +20,8 @@ FLOORS = (
     "simulate.spectrum simulate.turbulence simulate.ionosphere simulate.stations "
     "simulate.deformation simulate.sources simulate.sensor "
     "simulate.crack simulate.surface simulate.time_functions "
-    "simulate.seeds simulate.assembly simulate.residual_fields simulate.climate",
+    "simulate.seeds simulate.assembly simulate.residual_fields simulate.climate "
+    "simulate.ground simulate.stack_delays simulate.pair_errors",
     # 2: one thing each.
     "halo inference store store.repository store.layout store.staging store.plain hyp3 "
     "evaluate.consistency evaluate.structure evaluate.similarity evaluate.uncertainty "
@@ -31,7 +32,10 @@ FLOORS = (
     "corrections corrections.correction corrections.network corrections.ramp "
     "corrections.elevation corrections.series corrections.common_scene "
     "corrections.local_elevation corrections.temporal_filter simulate.pair "
-    "simulate.scene simulate.hyp3 simulate "
+    "simulate.scene simulate.hyp3 simulate simulate.noise_bank simulate.stack "
+    "simulate.transplant simulate.recipes simulate.recipes.recipe model_card "
+    "simulate.recipes.dncnn_paper simulate.recipes.poster_sources "
+    "simulate.recipes.autoencoder_paper simulate.recipes.stacks "
     "delay_files delays corrections.weather",
     # 3: what is done to a cube.
     "evaluate.held_out evaluate.injection evaluate.recovery evaluate.columns "

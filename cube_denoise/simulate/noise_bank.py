@@ -12,13 +12,10 @@ from cube_denoise.gaps import fill_gaps
 from cube_denoise.grid import pixel_spacing
 from cube_denoise.network import pair_indices
 from cube_denoise.simulate.residual_fields import residual_fields
-from cube_denoise.simulate.seeds import SPLITS
+from cube_denoise.simulate.seeds import dates_of_split
 
 Kind = Literal["short-pairs", "residual"]
 KINDS = ("short-pairs", "residual")
-
-SHARES = {"train": (0.0, 0.6), "validation": (0.6, 0.8), "test": (0.8, 1.0)}
-"""Which part of the dates, in order of time, a split has."""
 
 MOST_MISSING = 0.5
 """Fields and crops with more than this part missing are not used (Popescu et al.)."""
@@ -164,6 +161,21 @@ class NoiseBank:
         """Rows and columns of the fields."""
         return self.fields.shape[1], self.fields.shape[2]
 
+    def check_split(self, split: str) -> None:
+        """Check that samples of a split may have this noise.
+
+        Raises
+        ------
+        ValueError
+            If the bank is of another split, or of all dates and the samples are not for
+            training.
+        """
+        if self.split != split and not (self.split is None and split == "train"):
+            raise ValueError(
+                f"noise is of split {self.split}, the samples of {split=}: make the "
+                "bank with the same split"
+            )
+
     def draw(self, shape: tuple[int, int], generator: np.random.Generator) -> RealNoise:
         """Draw the noise of one pair.
 
@@ -265,41 +277,6 @@ class NoiseBank:
         raise ValueError(
             f"{shape=}: {TRIES} crops drawn at random were more than half empty"
         )
-
-
-def dates_of_split(times: np.ndarray, split: str | None) -> np.ndarray:
-    """Dates that belong to a split (`SHARES`); all for None.
-
-    Parameters
-    ----------
-    times : numpy.ndarray of datetime64
-        All dates of the stack, each once.
-    split : {"train", "validation", "test"} or None
-
-    Returns
-    -------
-    numpy.ndarray of datetime64
-        Sorted.
-
-    Raises
-    ------
-    ValueError
-        If `split` is none of these.
-
-    Examples
-    --------
-    >>> times = np.arange("2020-01-01", "2020-01-06", dtype="datetime64[D]")
-    >>> [int(dates_of_split(times, name).size) for name in SHARES]
-    [3, 1, 1]
-    """
-    times = np.sort(times)
-    if split is None:
-        return times
-    if split not in SPLITS:
-        raise ValueError(f"{split=}: must be None or one of {', '.join(SPLITS)}")
-    low, high = SHARES[split]
-    place = (np.arange(times.size) + 0.5) / times.size
-    return times[(place >= low) & (place < high)]
 
 
 def _short_pairs(cube: xr.Dataset, wavelength: float) -> np.ndarray:

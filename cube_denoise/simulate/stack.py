@@ -82,7 +82,8 @@ def simulate_stack(
         Decorrelation, unwrapping errors and gaps.
     noise : NoiseBank, optional
         Of kind "residual": its fields, permuted in time, in place of simulated delays
-        and decorrelation, with its elevation, wavelength, spacing and gaps.
+        and decorrelation, with its elevation, wavelength, spacing and gaps; those of
+        `pair_errors` are added.
 
     Returns
     -------

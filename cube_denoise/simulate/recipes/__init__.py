@@ -112,11 +112,7 @@ def sample(
                 f"{name} takes noise of kind {' or '.join(recipe.noise_kinds)}, not "
                 f"{noise.kind}"
             )
-        if noise.split != split and not (noise.split is None and split == "train"):
-            raise ValueError(
-                f"noise is of the dates of split {noise.split}, samples of {split}: "
-                "make the bank with the same split"
-            )
+        noise.check_split(split)
     return recipe.draw(
         sample_seed(name, split=split, seed=seed, index=index),
         split=split,
