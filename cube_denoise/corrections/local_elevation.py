@@ -28,9 +28,9 @@ of the cube; divides `correction.READ_SIZE` and `series.STRIP`."""
 WINDOWS = (3, 7, 13, 25)
 """Sides of the windows tried, cells: 24, 56, 104, 200 px."""
 MIN_PIXELS = 200
-"""A window needs this many valid pixels (sum of their weights)."""
+"""A window needs this many valid pixels (sum of the weights of the guard)."""
 ROUNDS = 2
-"""How often pixels are weighted anew."""
+"""How often residuals are weighted."""
 HUBER = 1.345
 """Residuals beyond this many robust standard deviations count less."""
 SMOOTHING = 2.0
@@ -44,7 +44,7 @@ class LocalPhaseElevation(Correction):
     Around every cell of 8 x 8 px a straight line in elevation, of slope k, is fitted to
     the phase in the smallest window of 24, 56, 104 or 200 px whose elevations have a
     standard deviation above `relief` and that holds 200 valid pixels. The fit is
-    robust (Huber weights, twice renewed). Slopes are smoothed (Gaussian of 16 px),
+    robust (Huber weights, two rounds). Slopes are smoothed (Gaussian of 16 px),
     interpolated linearly between cell centres, and
 
     .. math:: \varphi \to \varphi - k\,(h - \bar h)
@@ -62,8 +62,10 @@ class LocalPhaseElevation(Correction):
     makes ground that moves count less: pixels have the weight
     :math:`1 / (1 + |v| / v_0)` with the stacking rate of their cell,
     :math:`v = \sum \varphi\,\Delta t / \sum \Delta t^2` less its median, and its
-    robust spread :math:`v_0`. A corrected pair then depends on all pairs. Windows that
-    move as a whole are not helped.
+    robust spread :math:`v_0`. The relief and the pixels of a window are counted with
+    these weights too: a window grows until it sees enough ground at rest. That tells
+    motion from delay the better the longer the stack; a corrected pair then depends on
+    all pairs.
 
     Closure is not quite kept: Huber weights and gaps differ from pair to pair.
 
