@@ -11,6 +11,7 @@ import odc.geo.xr  # noqa: F401 (registers the accessor)
 import pytest
 import rasterio.warp
 import xarray as xr
+from affine import Affine
 from delay_layouts import (
     DATES,
     KINDS,
@@ -201,25 +202,25 @@ def test_gaps_stay_gaps_and_no_others_arise(tmp_path):
 
 
 @pytest.mark.parametrize(("cut", "fits"), [(0.004, True), (0.006, False)])
-def test_half_a_pixel_beyond_the_outer_centres_is_covered(cut, fits, tmp_path):
-    """The pixels of the cube end `cut` degrees beyond the centres of the delays."""
-    grid = GeoBox.from_bbox(
-        (89.105 - cut - 0.0005, 27.3, 89.2, 27.4),
-        "EPSG:4326",
-        resolution=0.001,
-        tight=True,
-    )
+@pytest.mark.parametrize("side", range(4))
+def test_half_a_pixel_beyond_the_outer_centres_is_covered(side, cut, fits, tmp_path):
+    """Centres of the cube's pixels are up to `cut` degrees beyond the delays' own."""
+    beyond = [89.105 - cut, 27.105 - cut, 89.795 + cut, 27.695 + cut][side]
+    box = [89.405, 27.405, 89.504, 27.504]
+    size = 0.099 if side < 2 else -0.099
+    box[side], box[(side + 2) % 4] = beyond, beyond + size
+    west, south, east, north = np.add(box, [-0.0005, -0.0005, 0.0005, 0.0005])
+    grid = GeoBox((100, 100), Affine(0.001, 0, west, 0, -0.001, north), "EPSG:4326")
     cube = cube_of(np.zeros((3, *grid.shape)), grid)
     path = write_ztd(tmp_path / "d", planes())
     if fits:
         assert np.isfinite(corrected(cube, path)).all()
         return
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=r"does not cover [12]00 pixels") as caught:
         correct(cube, "weather", delays=path)
-    assert "does not cover 100 pixels" in str(caught.value)
-    assert "reaches 89.1, 27.1, 89.8, 27.7 and the cube 89.0985, 27.3" in str(
-        caught.value
-    )
+    reach = ", ".join(f"{v:.6g}" for v in (west, south, east, north))
+    message = str(caught.value)
+    assert f"reaches 89.1, 27.1, 89.8, 27.7 and the cube {reach} (west" in message
 
 
 def test_pixels_without_data_need_no_delays(tmp_path):
