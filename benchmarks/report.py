@@ -24,9 +24,9 @@ class Row:
     unit: str
     """Unit of the numbers; "1" for ratios."""
     low: float | None = None
-    """16th percentile over scenes."""
+    """Lower end of the interval that the benchmark's notes state."""
     high: float | None = None
-    """84th percentile over scenes."""
+    """Upper end of that interval."""
     scenes: int | None = None
     """Number of scenes."""
 
@@ -83,10 +83,18 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def report(rows: Sequence[Row], out: Path | None, *, notes: str = "") -> None:
-    """Print the rows as a table and write them to `out`."""
-    print(table(rows))
+    """Print the rows as tables and write them to `out`.
+
+    Cases of the same metrics share a table.
+    """
+    metrics: dict[str, tuple[str, ...]] = {}
+    for row in rows:
+        known = metrics.get(row.case, ())
+        metrics[row.case] = known if row.metric in known else (*known, row.metric)
+    for group in dict.fromkeys(metrics.values()):
+        print(table([r for r in rows if metrics[r.case] == group]), end="\n\n")
     if notes:
-        print(f"\n{notes}")
+        print(notes)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps([r.record for r in rows], indent=1) + "\n")

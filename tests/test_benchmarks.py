@@ -1,12 +1,19 @@
 """Benchmarks: their rows, their suite and their table."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
+import xarray as xr
 
-from benchmarks import atmosphere, memory
+from benchmarks import atmosphere, memory, mexico_city, suite
 from benchmarks.report import Row, report, table
+from cube_denoise.conventions import displacement_to_phase
+from cube_denoise.corrections import CLASSICAL
+from cube_denoise.evaluate.held_out import uncorrected
+from cube_denoise.models import zoo
+from cube_denoise.simulate.seeds import SPLITS
 
 KEYS = {"case", "method", "metric", "value", "unit"}
 
@@ -23,64 +30,152 @@ def check_rows(path):
 
 @pytest.fixture
 def short(monkeypatch):
-    """A suite of small scenes and few networks, for the tests."""
-    monkeypatch.setattr(atmosphere, "SIZE", {True: 48, False: 64})
-    known = atmosphere.methods
+    """A suite of small scenes, and methods whose scores are known."""
+    for name, value in (("SIZE", 40), ("DATES", 6), ("SCENES", 1)):
+        monkeypatch.setattr(suite, name, {True: value})
 
-    def classical():
-        return {k: m for k, m in known().items() if k in ("raw", "phase-elevation")}
+    def known(cube, truth):
+        found = {"raw": uncorrected, "zero": partial(scaled, factor=0.0)}
+        if truth is not None:
+            found["perfect"] = partial(perfect, truth=truth)
+        return found
 
-    monkeypatch.setattr(atmosphere, "methods", classical)
+    monkeypatch.setattr(atmosphere, "methods", known)
 
 
-def test_atmosphere_rows(short, tmp_path, capsys):
-    rows = atmosphere.main(["--quick", "--out", str(tmp_path / "rows.json")])
-    kept = check_rows(tmp_path / "rows.json")
-    assert kept == [r.record for r in rows]
-    decades = {r["case"] for r in kept if r["metric"] == "reduction"}
-    assert decades == {"snr 0.01-0.1", "snr 0.1-1", "snr 1-10", "snr 10-100"}
-    (alarm,) = (
-        r for r in kept if r["metric"] == "false alarm" and r["method"] == "raw"
+def scaled(cube, *, factor):
+    return cube.assign(corrected_phase=factor * cube["unwrapped_phase"])
+
+
+def perfect(cube, *, truth):
+    moved = truth["displacement"].transpose("time", "y", "x")
+    early, late = (
+        moved.sel(time=cube[n].values).values
+        for n in ("reference_time", "secondary_time")
     )
-    assert alarm["case"] == "pure noise" and alarm["unit"] == "mm"
-    for row in kept:
-        assert row["low"] <= row["value"] <= row["high"] and row["scenes"] == 3
-        if row["method"] == "raw" and row["metric"] == "reduction":
-            assert row["value"] == 0
-    printed = capsys.readouterr().out
-    assert "phase-elevation" in printed and "false alarm, mm" in printed
+    phase = displacement_to_phase(late - early, cube.attrs["wavelength"])
+    return cube.assign(corrected_phase=(("pair", "y", "x"), phase.astype("f4")))
 
 
-def test_suite_is_fixed_and_in_its_decades():
-    for decade in atmosphere.DECADES:
-        pairs = list(atmosphere.deforming_pairs(decade, count=3, size=32))
-        again = list(atmosphere.deforming_pairs(decade, count=3, size=32))
-        for one, other in zip(pairs, again, strict=True):
-            np.testing.assert_array_equal(one.noisy, other.noisy)
-            assert decade <= np.log10(one.snr) <= decade + 1
-    for pair in atmosphere.quiet_pairs(count=2, size=32):
-        assert not pair.truth.any()
+@pytest.fixture
+def rows(short, tmp_path, capsys):
+    """Rows of a short run, as written; and what was printed."""
+    made = atmosphere.main(["--quick", "--out", str(tmp_path / "rows.json")])
+    kept = json.loads((tmp_path / "rows.json").read_text())
+    assert kept == [r.record for r in made]
+    return kept, capsys.readouterr().out
 
 
-def test_perfect_and_zero_methods_are_told_apart(short, monkeypatch):
-    monkeypatch.setattr(
-        atmosphere,
-        "methods",
-        lambda: {
-            "perfect": lambda pair: pair.truth,
-            "zero": lambda pair: np.zeros_like(pair.truth),
-        },
-    )
-    value = {
-        (r.case, r.method, r.metric): r.value for r in atmosphere.main(["--quick"])
-    }
-    for case in ("snr 0.01-0.1", "snr 10-100"):
-        assert value[case, "perfect", "reduction"] == pytest.approx(100)
-        assert value[case, "perfect", "slope"] == pytest.approx(1)
-        assert value[case, "zero", "slope"] == 0
+def test_atmosphere_tells_perfect_zero_and_nothing_apart(rows):
+    kept, printed = rows
+    value = {(r["case"], r["method"], r["metric"]): r["value"] for r in kept}
+    decades = [suite.case_name(d) for d in suite.DECADES]
+    assert decades == ["snr 0.01-0.1", "snr 0.1-1", "snr 1-10", "snr 10-100"]
+    for case in decades:
+        assert value[case, "raw", "velocity reduction"] == 0
+        assert value[case, "raw", "pair reduction"] == 0
+        assert value[case, "perfect", "velocity reduction"] > 99
+        assert value[case, "perfect", "velocity slope"] == pytest.approx(1, abs=1e-3)
+        assert value[case, "zero", "velocity slope"] == pytest.approx(0, abs=1e-6)
+        assert f"  {case}: perfect" in printed
     # Zero wins by rms error where noise dominates, and loses where it does not.
-    assert value["snr 0.01-0.1", "zero", "reduction"] > 60
-    assert value["snr 10-100", "zero", "reduction"] < -200
+    assert value["snr 0.01-0.1", "zero", "pair reduction"] > 60
+    assert value["snr 10-100", "zero", "pair reduction"] < -200
+    assert value["pure noise", "zero", "velocity false alarm"] == 0
+    assert value["pure noise", "raw", "velocity false alarm"] > 1
+    assert value["all snr", "zero", "peak where r > 0.7"] is None
+    for row in kept:
+        if "low" in row and row["value"] is not None:
+            assert row["low"] <= row["value"] <= row["high"]
+    assert "flat terrain" in printed and "steep terrain" in printed
+
+
+@pytest.mark.skipif(not mexico_city.FOLDER.is_dir(), reason="mexico-city-s1 is absent")
+def test_atmosphere_injects_into_real_pairs(rows):
+    kept, _ = rows
+    case = "mexico-city-s1, injected"
+    value = {(r["method"], r["metric"]): r["value"] for r in kept if r["case"] == case}
+    for history in ("steady", "step"):
+        assert value["raw", f"{history} slope"] == pytest.approx(1, abs=1e-3)
+        assert value["zero", f"{history} slope"] == pytest.approx(0, abs=1e-6)
+        assert value["raw", f"{history} detectable"] > 0
+        assert value["zero", f"{history} detectable"] is None
+
+
+def test_suite_is_fixed_and_in_its_decades(short):
+    stacks = list(suite.stacks(quick=True))
+    assert len(stacks) == 2 * (len(suite.DECADES) + 1)
+    again = {(s.case, s.terrain): s.scene for s in suite.stacks(quick=True)}
+    for case, terrain, scene in stacks:
+        xr.testing.assert_identical(scene.cube, again[case, terrain].cube)
+        if case == "pure noise":
+            assert not scene.truth["displacement"].any()
+            continue
+        low, high = map(float, case.removeprefix("snr ").split("-"))
+        assert low * 0.99 <= scene.truth.attrs["snr_pairs"] <= high * 1.01
+        relief = float(np.ptp(scene.cube["elevation"].values))
+        assert relief == pytest.approx(suite.TERRAINS[terrain], rel=0.01)
+
+
+def test_the_whole_suite_holds_a_thousand_pairs():
+    pairs = 2 * suite.DATES[False] - 3  # of neighbours and of next neighbours
+    stacks = suite.SCENES[False] * len(suite.TERRAINS) * (len(suite.DECADES) + 1)
+    assert stacks * pairs >= 1000
+
+
+def test_training_never_draws_a_seed_of_the_suite():
+    """Splits differ in the first word, and the streams differ with it."""
+    mine = [
+        suite.seed_of(decade, terrain, number)
+        for decade in (*suite.DECADES, None)
+        for terrain in suite.TERRAINS
+        for number in range(suite.SCENES[False])
+    ]
+    assert len({tuple(s.generate_state(4)) for s in mine}) == len(mine)
+    for seed in mine:
+        assert seed.entropy[0] == SPLITS["test"]
+    assert SPLITS["test"] not in {SPLITS["train"], SPLITS["validation"]}
+    # What the cards of the shipped networks score on is apart from the suite as well.
+    assert {seed.entropy[1] for seed in mine}.isdisjoint({0, 1})
+
+
+def test_methods_that_register_appear(monkeypatch):
+    scene = next(suite.stacks(quick=True)).scene
+    before = atmosphere.methods(scene.cube, scene.truth)
+    assert next(iter(before)) == "raw" and "wiener" in before
+    assert {"ramp", "pca", "ica", "common-scene", "temporal-filter"} <= set(before)
+    assert set(zoo.shipped_models()) <= set(before)
+    assert "wiener" not in atmosphere.methods(scene.cube, None)
+    monkeypatch.setitem(CLASSICAL, "flatten", CLASSICAL["ramp"])
+    assert "flatten" in atmosphere.methods(scene.cube, None)
+
+
+def test_interval_of_a_median():
+    rng = np.random.default_rng(1)
+    inside = []
+    for _ in range(200):
+        middle, low, high = atmosphere.interval(rng.normal(3.0, 1.0, 15).tolist())
+        assert low <= middle <= high
+        inside.append(low <= 3.0 <= high)
+    assert 0.88 <= np.mean(inside) <= 0.99
+    assert np.isnan(atmosphere.interval([np.nan])).all()
+
+
+def test_best_method_and_what_it_does_not_beat():
+    def of(errors):
+        return [{"velocity rms error": e} for e in errors]
+
+    rng = np.random.default_rng(2)
+    base = rng.uniform(5, 10, 20)
+    found = {
+        "raw": of(base),
+        "good": of(0.5 * base),
+        "similar": of(0.5 * base * rng.uniform(0.9, 1.12, 20)),
+        "wiener": of(0.1 * base),
+    }
+    said = atmosphere.best(found)
+    assert said.startswith(("good", "similar"))
+    assert "raw" not in said and "wiener" not in said
 
 
 def test_table_has_a_line_per_case_and_method():
@@ -116,9 +211,8 @@ def test_memory_rows_and_limit(tmp_path):
 @pytest.mark.slow
 def test_atmosphere_quick_run(tmp_path):
     """The command as users run it, with every shipped network."""
-    atmosphere.main(["--quick", "--out", str(tmp_path / "rows.json")])
-    found = {r["method"] for r in check_rows(tmp_path / "rows.json")}
-    assert found == set(atmosphere.methods())
+    rows = atmosphere.main(["--quick", "--out", str(tmp_path / "rows.json")])
+    assert set(zoo.shipped_models()) | {"raw", "wiener"} <= {r.method for r in rows}
 
 
 def test_memory_of_a_process_is_its_own(tmp_path):

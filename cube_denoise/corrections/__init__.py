@@ -5,6 +5,7 @@ what it returns corrects one window after the other.
 """
 
 import importlib
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +67,7 @@ def find_correction(method: "Method", **options: Any) -> Correction:
     try:
         made: Correction = kind(**options)
     except TypeError as error:
-        known = ", ".join(f for f in kind.__dataclass_fields__ if f != "model")
+        known = ", ".join(f.name for f in fields(kind) if f.name != "model")
         raise ValueError(
             f"method={str(method)!r} has the options {known or 'none'}: {error}"
         ) from None
