@@ -7,18 +7,23 @@ Big rasters are read with a stride, so memory does not grow with the scene.
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
-from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from cube_denoise.charts import plot_network, plot_series, track_of, variable_of
 from cube_denoise.conventions import PAIR, X, Y, pair_label
+from cube_denoise.map_axes import (
+    AWAY,
+    PLAIN,
+    TOWARD,
+    draw_map,
+    height_over_width,
+    largest_shown,
+    thin,
+)
 
 __all__ = [
     "find_pair",
@@ -31,11 +36,6 @@ __all__ = [
     "save_figure",
 ]
 
-MAX_PIXELS = 1500
-"""Larger rasters are thinned to about this many pixels a side."""
-TOWARD, AWAY, PLAIN = "RdBu", "RdBu_r", "viridis"
-"""Colour maps: positive toward the satellite, positive away from it, no sign."""
-NO_DATA = "0.8"
 MM = 1e3
 
 
@@ -149,37 +149,18 @@ def plot_maps(
     -------
     matplotlib.figure.Figure
     """
-    thinned = {name: _thin(map_) for name, map_ in maps.items()}
-    limit = _limit(list(thinned.values()))
+    thinned = {name: thin(map_) for name, map_ in maps.items()}
+    limit = largest_shown(thinned.values())
     norm = Normalize(0 if colours == PLAIN else -limit, limit)
-    frame = _frame(next(iter(maps.values())))
-    height = np.clip(frame.height / frame.width * frame.aspect, 0.4, 1.6)
+    height = height_over_width(next(iter(maps.values())))
     width = 4.0 if len(maps) > 1 else 6.0
     figure = Figure(
         (width * len(maps) + 1.0, width * height + 1.3), layout="compressed"
     )
     axes = figure.subplots(1, len(maps), squeeze=False, sharey=True)[0]
-    colour_map = colormaps[colours].with_extremes(bad=NO_DATA)
-    for axis, (name, map_) in zip(axes, thinned.items(), strict=True):
-        image = axis.imshow(
-            np.ma.masked_invalid(map_.values),
-            cmap=colour_map,
-            norm=norm,
-            extent=frame.extent(map_),
-            interpolation="nearest",
-            origin="upper",
-        )
-        axis.set(
-            title=name,
-            xlabel=frame.labels[0],
-            xlim=frame.x,
-            ylim=frame.y,
-            aspect=frame.aspect,
-        )
-        axis.ticklabel_format(useOffset=False, style="plain")
-        axis.locator_params(nbins=5)
-        _mark_reference(axis, maps[name], frame)
-    axes[0].set_ylabel(frame.labels[1])
+    for axis, (name, map_) in zip(axes, maps.items(), strict=True):
+        image = draw_map(axis, map_, norm=norm, colours=colours, thinned=thinned[name])
+        axis.set(title=name, ylabel=axis.get_ylabel() if axis is axes[0] else "")
     if title:
         figure.suptitle(title)
     bar = figure.colorbar(
@@ -193,107 +174,17 @@ def plot_maps(
     return figure
 
 
-class _Frame(NamedTuple):
-    """Where maps are drawn: limits in the unit of the axes."""
-
-    x: tuple[float, float]
-    y: tuple[float, float]
-    step: tuple[float, float]
-    aspect: float
-    labels: tuple[str, str]
-
-    @property
-    def width(self) -> float:
-        return abs(self.x[1] - self.x[0])
-
-    @property
-    def height(self) -> float:
-        return abs(self.y[1] - self.y[0])
-
-    def extent(self, map_: xr.DataArray) -> tuple[float, float, float, float]:
-        """Of a thinned map: its last pixel may reach over the edge."""
-        stride = int(map_.attrs["stride"])
-        rows, columns = map_.shape
-        left, top = self.x[0], self.y[1]
-        right = left + columns * stride * self.step[0]
-        return left, right, top + rows * stride * self.step[1], top
-
-
-def _frame(map_: xr.DataArray) -> _Frame:
-    """Frame of a whole map: kilometres, degrees, or pixels without coordinates."""
-    limits, steps = [], []
-    for dim in (X, Y):
-        axis = map_[dim].values.astype("float64") if dim in map_.coords else None
-        if axis is None or axis.size < 2:
-            axis = np.arange(map_.sizes[dim], dtype="float64")
-        step = (axis[-1] - axis[0]) / max(axis.size - 1, 1) or 1.0
-        limits.append((axis[0] - step / 2, axis[-1] + step / 2))
-        steps.append(step)
-    units = str(map_[X].attrs.get("units", "")) if X in map_.coords else "pixel"
-    degrees = "degree" in units
-    scale = 1e-3 if units in ("m", "metre", "meter") else 1.0
-    names = ("longitude (°)", "latitude (°)") if degrees else ("x (km)", "y (km)")
-    if not degrees and scale == 1.0:
-        names = (f"x ({units or 'CRS units'})", f"y ({units or 'CRS units'})")
-    aspect = 1.0
-    if degrees:
-        aspect = 1 / max(np.cos(np.deg2rad(np.mean(limits[1]))), 0.05)
-    (left, right), (top, bottom) = ((a * scale, b * scale) for a, b in limits)
-    return _Frame(
-        (left, right),
-        (bottom, top),
-        (steps[0] * scale, steps[1] * scale),
-        float(aspect),
-        names,
-    )
-
-
-def _thin(map_: xr.DataArray) -> xr.DataArray:
-    """Every n-th pixel, in memory, n in the attribute ``stride``."""
-    if "stride" in map_.attrs:
-        return map_
-    stride = -(-max(map_.sizes[Y], map_.sizes[X]) // MAX_PIXELS)
-    part = map_.transpose(Y, X)[::stride, ::stride].compute()
-    return part.assign_attrs(map_.attrs, stride=stride)
-
-
-def _limit(maps: list[xr.DataArray]) -> float:
-    values = np.concatenate([np.abs(m.values[np.isfinite(m.values)]) for m in maps])
-    return float(np.percentile(values, 98)) or 1.0 if values.size else 1.0
-
-
 def _referenced(cube: xr.Dataset, phase: xr.DataArray) -> xr.DataArray:
     """Phase of a pair, thinned, zero over the reference area of the cube."""
     known = cube["velocity"].attrs if "velocity" in cube else {}
     area = {k: known[k] for k in ("reference_rows", "reference_columns") if k in known}
-    thinned = _thin(phase)
+    thinned = thin(phase)
     zero = np.nanmedian(thinned) if np.isfinite(thinned).any() else 0.0
     if len(area) == 2:
         rows, columns = (slice(*limits) for limits in area.values())
         inside = phase.transpose(Y, X)[rows, columns].values
         zero = np.nanmean(inside) if np.isfinite(inside).any() else zero
     return (thinned - zero).assign_attrs(area, stride=thinned.attrs["stride"])
-
-
-def _mark_reference(axis: Axes, map_: xr.DataArray, frame: _Frame) -> None:
-    """Draw the reference area, at least as large as can be seen."""
-    rows, columns = (map_.attrs.get(f"reference_{n}") for n in ("rows", "columns"))
-    if rows is None or columns is None:
-        return
-    left, right = (frame.x[0] + c * frame.step[0] for c in columns)
-    top, bottom = (frame.y[1] + r * frame.step[1] for r in rows)
-    grow_x = max(0.0, 0.025 * frame.width - abs(right - left)) / 2
-    grow_y = max(0.0, 0.025 * frame.height - abs(top - bottom)) / 2
-    corner = (min(left, right) - grow_x, min(top, bottom) - grow_y)
-    size = (abs(right - left) + 2 * grow_x, abs(top - bottom) + 2 * grow_y)
-    axis.add_patch(Rectangle(corner, *size, fill=False, edgecolor="black"))
-    axis.annotate(
-        "ref.",
-        (corner[0] + size[0], corner[1] + size[1]),
-        xytext=(2, 1),
-        textcoords="offset points",
-        fontsize="x-small",
-    )
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:

@@ -23,7 +23,8 @@ FLOORS = (
     "simulate.seeds simulate.assembly simulate.residual_fields simulate.climate "
     "simulate.ground simulate.stack_delays simulate.pair_errors",
     # 2: one thing each.
-    "halo inference store store.repository store.layout store.staging store.plain hyp3 "
+    "halo inference map_axes store store.repository store.layout store.staging "
+    "store.plain hyp3 "
     "evaluate.consistency evaluate.structure evaluate.similarity evaluate.uncertainty "
     "evaluate.gnss evaluate.stations evaluate.station_misfit "
     "products velocity reference evaluate evaluate.scores stac_item stac_source "

@@ -13,6 +13,11 @@ class Score:
     text: str
     """What it is, in a line."""
 
+    @property
+    def ranks(self) -> bool:
+        """Whether methods can be ranked by it: not by what outputting zero wins."""
+        return bool(self.best) and "zero wins" not in self.text
+
 
 SCORES: dict[str, dict[str, Score]] = {
     "against the truth": {

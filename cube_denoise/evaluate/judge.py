@@ -80,6 +80,8 @@ class Evaluation:
     """Reference area of all inversions, pixels."""
     pairs: list[str]
     """Dates of the pairs that were judged."""
+    spacing: tuple[float, float]
+    """Pixel spacing on the ground, m: of rows and of columns."""
     truth: xr.Dataset | None = None
     weights: str = "coherence"
     folds: int = 5
@@ -164,7 +166,9 @@ def evaluate_cube(
         else checked_area(reference, cube)
     )
     pairs = [pair_label(cube, k) for k in range(cube.sizes[PAIR])]
-    found = Evaluation([], area, pairs, truth, weights, folds, seed)
+    found = Evaluation(
+        [], area, pairs, pixel_spacing(cube), truth, weights, folds, seed
+    )
     judge = _Judge(cube, found, stations, reference_station, cases)
     with progress("evaluate", len(chosen) + 1, unit="methods") as advance:
         for name, method in {RAW: None, **chosen}.items():

@@ -5,7 +5,7 @@ back: what is in the stack already, deformation or noise, cancels in it but for 
 method does differently because of the signal.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +25,16 @@ from cube_denoise.evaluate.injection import (
 )
 from cube_denoise.grid import pixel_spacing
 from cube_denoise.invert import invert
+
+
+class Kind(NamedTuple):
+    """What recoveries that differ in amplitude alone have in common."""
+
+    history: str
+    shape: str
+    radius: float
+    """m."""
+
 
 FALSE_ALARM, MISSED = 0.05, 0.05
 """Rates that define the smallest detectable signal: of calling noise a signal (either
@@ -133,6 +143,15 @@ def recover(
         yield _judged(cube, case, _amplitude(response, history), residual, history)
 
 
+def by_kind(recoveries: Iterable[Recovery]) -> dict[Kind, list[Recovery]]:
+    """Recoveries of each kind, from the smallest to the largest amplitude."""
+    found: dict[Kind, list[Recovery]] = {}
+    for one in sorted(recoveries, key=lambda r: r.case.amplitude):
+        case = one.case
+        found.setdefault(Kind(case.history, case.shape, case.radius), []).append(one)
+    return found
+
+
 def smallest_detectable(recoveries: Sequence[Recovery]) -> np.ndarray:
     """Smallest amplitude at which each source is found, from cases of one shape.
 
@@ -153,10 +172,10 @@ def smallest_detectable(recoveries: Sequence[Recovery]) -> np.ndarray:
         Unit of the amplitudes; inf where not even the largest injected is found, NaN
         where the stack has no data.
     """
-    group = sorted(recoveries, key=lambda one: one.case.amplitude)
-    kinds = {(g.case.shape, g.case.radius, g.case.history) for g in group}
+    kinds = by_kind(recoveries)
     if len(kinds) != 1:
-        raise ValueError(f"recoveries are of {kinds}: give those of one kind")
+        raise ValueError(f"recoveries are of {set(kinds)}: give those of one kind")
+    (group,) = kinds.values()
     given = np.log([g.case.amplitude for g in group])
     grid = np.linspace(given[0] - np.log(100), given[-1], 2000)
     quantiles = stats.t.ppf([1 - FALSE_ALARM / 2, 1 - MISSED], group[0].dates - 2)

@@ -12,7 +12,7 @@ from cube_denoise.evaluate.consistency import (
     inversion_summary,
     triplet_closure_rms,
 )
-from cube_denoise.evaluate.recovery import Recovery, smallest_detectable
+from cube_denoise.evaluate.recovery import Recovery, by_kind, smallest_detectable
 from cube_denoise.evaluate.scores import (
     amplitude_slope,
     bias,
@@ -146,10 +146,7 @@ def injected_scores(recoveries: Sequence[Recovery]) -> dict[str, float]:
         chosen = [r for r in recoveries if r.case.history == history]
         if not chosen:
             continue
-        kinds: dict[tuple[str, float], list[Recovery]] = {}
-        for one in chosen:
-            kinds.setdefault((one.case.shape, one.case.radius), []).append(one)
-        found = [smallest_detectable(group) for group in kinds.values()]
+        found = [smallest_detectable(group) for group in by_kind(chosen).values()]
         columns = {
             "slope": np.concatenate([r.slope for r in chosen]),
             "rms error": MM * np.concatenate([r.rms_error for r in chosen]),
