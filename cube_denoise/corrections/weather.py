@@ -197,13 +197,17 @@ def _check_cover(
     cube: xr.Dataset, delays: xr.DataArray, pairs: Sequence[int], run: Run
 ) -> None:
     """Raise if a valid pixel is outside; reads phase only where pixels are."""
+    rows, columns = slice(0, cube.sizes[Y]), slice(0, cube.sizes[X])
+    border = [{Y: rows, X: slice(k, k + 1)} for k in (0, cube.sizes[X] - 1)]
+    border += [{Y: slice(k, k + 1), X: columns} for k in (0, cube.sizes[Y] - 1)]
+    # What its border is in, the scene is in.
+    if all(_covered(delays, *_indices(cube, delays, w)).all() for w in border):
+        return
     outside = [
         window
         for window in pair_windows(cube)
         if not _covered(delays, *_indices(cube, delays, window)).all()
     ]
-    if not outside:
-        return
     lost = run(partial(_uncovered, cube, delays=delays, windows=outside), pairs)
     if sum(lost):
         raise ValueError(
