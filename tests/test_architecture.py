@@ -40,6 +40,7 @@ FLOORS = (
     "delay_files delays corrections.weather",
     # 3: what is done to a cube.
     "evaluate.held_out evaluate.injection evaluate.recovery evaluate.columns "
+    "evaluate.redrawn "
     "evaluate.scoring "
     "catalog correct invert dataset export charts pair_sources plot summary",
     # 4: what fills a cube or a network.

@@ -116,27 +116,43 @@ def inject(cube: xr.Dataset, case: Case) -> xr.Dataset:
     xarray.Dataset
         The cube with ``unwrapped_phase`` changed, without what was computed from it.
     """
+    history = history_of(stack_times(cube), case)
+    return add_motion(cube, history[:, None, None] * amplitude_map(cube, case))
+
+
+def add_motion(cube: xr.Dataset, displacement: np.ndarray) -> xr.Dataset:
+    """Add motion to the pairs of a cube.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        With ``unwrapped_phase`` (pair, y, x), rad.
+    displacement : numpy.ndarray, shape (dates, rows, columns)
+        m, toward the satellite, at the dates of `stack_times`.
+
+    Returns
+    -------
+    xarray.Dataset
+        The cube with ``unwrapped_phase`` changed, without what was computed from it.
+    """
     times = stack_times(cube)
-    history = dict(zip(times, history_of(times, case), strict=True))
-    growth = np.array(
-        [
-            history[late] - history[early]
-            for early, late in zip(
-                *(
-                    cube[n].values.astype("datetime64[s]")
-                    for n in ("reference_time", "secondary_time")
-                ),
-                strict=True,
-            )
-        ]
-    )
-    added = displacement_to_phase(
-        growth[:, None, None] * amplitude_map(cube, case), cube.attrs["wavelength"]
+    early, late = (
+        np.searchsorted(times, cube[n].values.astype("datetime64[s]"))
+        for n in ("reference_time", "secondary_time")
     )
     phase = cube["unwrapped_phase"].transpose(PAIR, Y, X)
+    values = np.stack(
+        [
+            phase[k].values
+            + displacement_to_phase(
+                displacement[j] - displacement[i], cube.attrs["wavelength"]
+            )
+            for k, (i, j) in enumerate(zip(early, late, strict=True))
+        ]
+    )
     derived = [n for n in ("phase_quantiles", "valid_fraction", *DERIVED) if n in cube]
     return cube.drop_vars(derived).assign(
-        unwrapped_phase=(phase + added.astype("float32")).assign_attrs(phase.attrs)
+        unwrapped_phase=phase.copy(data=values.astype("float32"))
     )
 
 

@@ -142,7 +142,7 @@ def evaluate_cube(
     weights : {"coherence", "variance", "none"}
         Of all inversions.
     folds, seed : int
-        Of the held-out dates.
+        Of the held-out dates; the seed also of the noise under what is injected.
 
     Returns
     -------
@@ -319,7 +319,13 @@ class _Judge:
             verdict.notes.append(f"no held-out dates: {error}")
         if self.cases:
             verdict.recoveries = list(
-                recover(self.cube, corrected, self.cases, **shared)
+                recover(
+                    self.cube,
+                    corrected,
+                    self.cases,
+                    seed=self.evaluation.seed,
+                    **shared,
+                )
             )
             yield injected_scores(verdict.recoveries)
 

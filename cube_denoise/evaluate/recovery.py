@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from cube_denoise.conventions import PAIR, X, Y, years_since
+from cube_denoise.conventions import PAIR, X, Y
 from cube_denoise.evaluate.held_out import Corrector
 from cube_denoise.evaluate.injection import (
     REACH,
@@ -23,6 +23,7 @@ from cube_denoise.evaluate.injection import (
     inject,
     stack_times,
 )
+from cube_denoise.evaluate.redrawn import amplitude_of, redrawn_stacks
 from cube_denoise.grid import pixel_spacing
 from cube_denoise.invert import invert
 
@@ -57,8 +58,8 @@ class Recovery(NamedTuple):
     rms_error: np.ndarray
     """Of recovered minus injected around each source, less their mean."""
     noise: np.ndarray
-    """Standard deviation of the amplitude of such a source in the corrected stack
-    without it: see `recover`."""
+    """Standard deviation of the amplitude of such a source where there is none: see
+    `recover`."""
     injected: np.ndarray
     """Injected map (rows, columns)."""
     recovered: np.ndarray
@@ -74,21 +75,25 @@ def recover(
     *,
     reference: Mapping[str, slice],
     weights: str = "coherence",
+    seed: int = 0,
 ) -> Iterator[Recovery]:
     r"""Inject each case, correct, and compare what comes back with what went in.
 
     The corrected difference is inverted like any stack, and the amplitude at a pixel is
-    the regression of its displacement on the history of the signal. The noise of a
-    source's amplitude is taken from the dates of the corrected stack itself: each
-    date's residual from a straight line through time is matched to the source's shape
-    within `REACH` radii, and the matched amplitudes a_k give, with the history h_k,
+    the regression of its displacement on the history of the signal; that of a source is
+    matched to its shape within `REACH` radii.
+
+    The noise of a source's amplitude is its spread over `redrawn.redrawn_stacks`, each
+    corrected like the stack itself. Of raw pairs that is, with the amplitudes a_k of
+    the source in the N dates less their straight lines and the history h_k,
 
     .. math:: \sigma^2 = \frac{N}{N-2}
-              \frac{\sum_k (h_k - \bar h)^2 a_k^2}{(\sum_k (h_k - \bar h)^2)^2}
+              \frac{\sum_k (h_k - \bar h)^2 a_k^2}{(\sum_k (h_k - \bar h)^2)^2},
 
     the variance of a regression under errors that are independent from date to date
-    with variances of their own (White, 1980). Real motion that is not steady counts as
-    noise; errors correlated in time are not seen in it.
+    with variances of their own (White, 1980). A method that makes the series smooth
+    gains nothing by it: what counts is what reaches the amplitude. Real motion that is
+    not steady counts as noise; errors correlated in time are not seen in it.
 
     Parameters
     ----------
@@ -102,6 +107,8 @@ def recover(
         Reference area of the inversions.
     weights : str
         Of the inversions: see `invert.invert`.
+    seed : int
+        Of the redrawn stacks.
 
     Yields
     ------
@@ -129,18 +136,18 @@ def recover(
         )
         return np.asarray(found["displacement"].values, "float64")
 
+    histories = {c.history: history_of(times, c) for c in cases}
+    drawn: dict[str, list[np.ndarray]] = {name: [] for name in histories}
+    for stack in redrawn_stacks(cube, reference=reference, weights=weights, seed=seed):
+        noisy = series(correct(stack)["corrected_phase"].transpose(PAIR, Y, X))
+        for name, history in histories.items():
+            drawn[name].append(amplitude_of(noisy, history))
     before = correct(cube)["corrected_phase"].transpose(PAIR, Y, X).compute()
-    displacement = series(before)
-    years = years_since(times, times[0])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.nansum(displacement, 0) / np.isfinite(displacement).sum(0)
-    line = _amplitude(displacement, years) * _apart(displacement, years)
-    residual = displacement - mean - line
     for case in cases:
         after = correct(inject(cube, case))["corrected_phase"].transpose(PAIR, Y, X)
         response = series((after - before).assign_attrs(before.attrs).compute())
-        history = history_of(times, case)
-        yield _judged(cube, case, _amplitude(response, history), residual, history)
+        recovered = amplitude_of(response, histories[case.history])
+        yield _judged(cube, case, recovered, drawn[case.history], times.size)
 
 
 def by_kind(recoveries: Iterable[Recovery]) -> dict[Kind, list[Recovery]]:
@@ -199,13 +206,14 @@ def _judged(
     cube: xr.Dataset,
     case: Case,
     recovered: np.ndarray,
-    residual: np.ndarray,
-    history: np.ndarray,
+    drawn: Sequence[np.ndarray],
+    dates: int,
 ) -> Recovery:
     injected = amplitude_map(cube, case)
     rows, columns = centres(cube, case)
     reach = [int(np.ceil(REACH * case.radius / s)) for s in pixel_spacing(cube)]
     scores = []
+    fewer = dates / (dates - 2)  # the straight line took two
     for row, column in zip(rows, columns, strict=True):
         here = (
             slice(max(row - reach[0], 0), row + reach[0] + 1),
@@ -215,9 +223,9 @@ def _judged(
         valid = np.isfinite(error)
         rms = error[valid].std() if valid.any() else np.nan
         shape = injected[here] / case.amplitude
-        noise = np.array([_matched(r[here], shape) for r in residual])
+        matched = np.array([_matched(d[here], shape) for d in drawn])
         slope = _matched(recovered[here], injected[here])
-        scores.append((slope, rms, _amplitude_noise(noise, history)))
+        scores.append((slope, rms, np.sqrt(fewer * matched.var())))
     slope, error, noise = np.array(scores).T
     return Recovery(
         case,
@@ -228,7 +236,7 @@ def _judged(
         noise,
         injected,
         recovered,
-        len(residual),
+        dates,
     )
 
 
@@ -243,29 +251,3 @@ def _matched(values: np.ndarray, shape: np.ndarray) -> float:
         return float("nan")
     s = shape[valid] - shape[valid].mean()
     return float(s @ values[valid].astype("float64") / (s @ s))
-
-
-def _amplitude_noise(matched: np.ndarray, history: np.ndarray) -> float:
-    known = np.isfinite(matched)
-    if known.sum() < 4:
-        return float("nan")
-    h = history[known] - history[known].mean()
-    if not h.any():
-        return float("nan")
-    factor = known.sum() / (known.sum() - 2)
-    return float(np.sqrt(factor * np.sum((h * matched[known]) ** 2)) / np.sum(h**2))
-
-
-def _apart(displacement: np.ndarray, history: np.ndarray) -> np.ndarray:
-    """History less its mean over the dates with data, pixel by pixel; else NaN."""
-    valid = np.isfinite(displacement)
-    h = np.where(valid, history[:, None, None], np.nan)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(h - np.nansum(h, 0) / valid.sum(0))
-
-
-def _amplitude(displacement: np.ndarray, history: np.ndarray) -> np.ndarray:
-    """Regression of every pixel on a history beside a constant, (rows, columns)."""
-    h = _apart(displacement, history)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.nansum(h * displacement, 0) / np.nansum(h**2, 0))
