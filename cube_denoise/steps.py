@@ -122,6 +122,7 @@ def _correct(
         if not fresh:
             known[:] = cube["correction_status"].values
             known[pairs] = status[pairs]
+            store.annotate(root, job.attributes)
         store.write_layers(root, {"correction_status": known})
 
     passed = [k for k in pairs if status[k] == PASSED_THROUGH]
@@ -236,9 +237,9 @@ def _open(url: str | Path, branch: str) -> xr.Dataset:
 def _noted(report: StepReport, plan: Callable[[], Any]) -> Any:
     """Call `plan`, keeping its warnings as notes of the report as well."""
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+        warnings.simplefilter("always", UserWarning)
         result = plan()
-    for warning in caught:
+    for warning in (w for w in caught if w.category is UserWarning):
         report.notes.append(str(warning.message))
         log.warning("%s", warning.message)
     return result

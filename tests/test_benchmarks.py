@@ -1,5 +1,7 @@
 """Benchmarks: their rows, their suite and their table."""
 
+import contextlib
+import io
 import json
 from functools import partial
 
@@ -15,6 +17,8 @@ from cube_denoise.evaluate.held_out import uncorrected
 from cube_denoise.models import zoo
 from cube_denoise.simulate.seeds import SPLITS
 
+METHODS = atmosphere.methods
+
 KEYS = {"case", "method", "metric", "value", "unit"}
 
 
@@ -28,11 +32,9 @@ def check_rows(path):
     return rows
 
 
-@pytest.fixture
-def short(monkeypatch):
+@pytest.fixture(scope="module")
+def short():
     """A suite of small scenes, and methods whose scores are known."""
-    for name, value in (("SIZE", 40), ("DATES", 6), ("SCENES", 1)):
-        monkeypatch.setattr(suite, name, {True: value})
 
     def known(cube, truth):
         found = {"raw": uncorrected, "zero": partial(scaled, factor=0.0)}
@@ -40,7 +42,11 @@ def short(monkeypatch):
             found["perfect"] = partial(perfect, truth=truth)
         return found
 
-    monkeypatch.setattr(atmosphere, "methods", known)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("SIZE", 40), ("DATES", 6), ("SCENES", 1)):
+            patch.setattr(suite, name, {**getattr(suite, name), True: value})
+        patch.setattr(atmosphere, "methods", known)
+        yield
 
 
 def scaled(cube, *, factor):
@@ -57,13 +63,15 @@ def perfect(cube, *, truth):
     return cube.assign(corrected_phase=(("pair", "y", "x"), phase.astype("f4")))
 
 
-@pytest.fixture
-def rows(short, tmp_path, capsys):
+@pytest.fixture(scope="module")
+def rows(short, tmp_path_factory):
     """Rows of a short run, as written; and what was printed."""
-    made = atmosphere.main(["--quick", "--out", str(tmp_path / "rows.json")])
-    kept = json.loads((tmp_path / "rows.json").read_text())
+    path = tmp_path_factory.mktemp("rows") / "rows.json"
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        made = atmosphere.main(["--quick", "--out", str(path)])
+    kept = json.loads(path.read_text())
     assert kept == [r.record for r in made]
-    return kept, capsys.readouterr().out
+    return kept, printed.getvalue()
 
 
 def test_atmosphere_tells_perfect_zero_and_nothing_apart(rows):
@@ -140,6 +148,7 @@ def test_training_never_draws_a_seed_of_the_suite():
 
 
 def test_methods_that_register_appear(monkeypatch):
+    monkeypatch.setattr(atmosphere, "methods", METHODS)
     scene = next(suite.stacks(quick=True)).scene
     before = atmosphere.methods(scene.cube, scene.truth)
     assert next(iter(before)) == "raw" and "wiener" in before
@@ -209,8 +218,9 @@ def test_memory_rows_and_limit(tmp_path):
 
 
 @pytest.mark.slow
-def test_atmosphere_quick_run(tmp_path):
+def test_atmosphere_quick_run(tmp_path, monkeypatch):
     """The command as users run it, with every shipped network."""
+    monkeypatch.setattr(atmosphere, "methods", METHODS)
     rows = atmosphere.main(["--quick", "--out", str(tmp_path / "rows.json")])
     assert set(zoo.shipped_models()) | {"raw", "wiener"} <= {r.method for r in rows}
 

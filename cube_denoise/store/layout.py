@@ -248,6 +248,13 @@ def write_layers(root: zarr.Group, layers: Mapping[str, np.ndarray]) -> None:
         array[...] = values
 
 
+def annotate(root: zarr.Group, attributes: Mapping[str, Mapping[str, Any]]) -> None:
+    """Add attributes to variables that are there."""
+    for name, added in attributes.items():
+        known: Any = root[name].attrs
+        known.update(added)
+
+
 def append_pairs(
     root: zarr.Group,
     *,
