@@ -58,7 +58,7 @@ def train(
     device: str = "auto",
     recipe: str | None = None,
     noise: str | Path | None = None,
-    noise_kind: noise_bank.Kind = "short-pairs",
+    noise_kind: str = "short-pairs",
 ) -> Path:
     """Train an architecture and write its model folder.
 
@@ -184,7 +184,7 @@ def train(
 
 
 def _samples(
-    recipe: str | None, noise: str | Path | None, kind: noise_bank.Kind
+    recipe: str | None, noise: str | Path | None, kind: str
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Options of `dataset.pair_batches`, and what the model folder says of them."""
     options: dict[str, Any] = {}

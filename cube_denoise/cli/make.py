@@ -1,12 +1,21 @@
 """Commands that simulate and train: simulate, train, demo."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from cube_denoise.cli.application import Count, command
+
+if TYPE_CHECKING:
+    from cube_denoise.simulate import NoiseBank
+
+
+Noise = Annotated[
+    str | None,
+    typer.Option(help="Cube whose own noise replaces the simulated.", metavar="CUBE"),
+]
 
 
 @command
@@ -17,47 +26,122 @@ def simulate(
     cube: Annotated[
         bool, typer.Option("--cube/--products", help="A cube, or HyP3-like products.")
     ] = False,
-    size: Annotated[int, typer.Option(min=2, help="Rows and columns.")] = 256,
-    spacing: Annotated[float, typer.Option(help="Pixel spacing, m.")] = 100.0,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="stack: everything random, peak 2 mm to 20 cm; dncnn-paper, "
+            "poster-sources, autoencoder-paper: training samples, as plain Zarr."
+        ),
+    ] = None,
+    noise: Noise = None,
+    size: Annotated[
+        int | None, typer.Option(min=2, help="Rows and columns; 256, or the recipe's.")
+    ] = None,
+    spacing: Annotated[
+        float | None, typer.Option(help="Pixel spacing, m; 100 or that of --noise.")
+    ] = None,
     dates: Annotated[int, typer.Option(help="Acquisitions, 12 days apart.")] = 16,
     max_temporal_baseline: Annotated[
         int, typer.Option(help="Longest pair, days.")
     ] = 36,
     rate: Annotated[
-        float, typer.Option(help="Largest line-of-sight rate, m/yr.")
+        float, typer.Option(help="Largest line-of-sight rate, m/yr; not of recipes.")
     ] = 0.05,
     gaps: Annotated[
         float, typer.Option(help="Fraction without data, 0 to 0.5.")
     ] = 0.05,
+    samples: Annotated[
+        int, typer.Option(min=1, help="How many, of recipes of samples.")
+    ] = 100,
+    split: Annotated[
+        str, typer.Option(help="train, validation or test; of samples and --noise.")
+    ] = "train",
     seed: Annotated[int, typer.Option(min=0, help="Of the scene.")] = 0,
 ) -> None:
     """Simulate a stack with known truth, written as plain Zarr to OUT-truth.zarr.
 
     Example: cube-denoise simulate products --size 256 --dates 16 --seed 1
+
+    Example: cube-denoise simulate pairs --recipe dncnn-paper --samples 100
     """
     from cube_denoise import ingest_dataset, store
+    from cube_denoise.simulate import PairErrors, simulate_scene, simulate_stack
     from cube_denoise.simulate.hyp3 import write_hyp3_products
-    from cube_denoise.simulate.scene import simulate_scene
 
     truth = out.with_name(f"{out.name}-truth.zarr")
     for path in (out, truth):
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ValueError(f"{path} exists and is not empty: give another OUT")
-    scene = simulate_scene(
-        size=size,
-        spacing=spacing,
-        dates=dates,
-        max_temporal_baseline=max_temporal_baseline,
-        rate=rate,
-        gaps=gaps,
-        seed=seed,
-    )
+    if recipe is None and noise is not None:
+        raise ValueError(f"{noise=} needs a recipe: give --recipe stack")
+    if recipe not in (None, "stack"):
+        _simulate_samples(out, recipe, noise, samples, split, seed, size)
+        return
+    if recipe is None:
+        scene = simulate_scene(
+            size=size or 256,
+            spacing=spacing or 100.0,
+            dates=dates,
+            max_temporal_baseline=max_temporal_baseline,
+            rate=rate,
+            gaps=gaps,
+            seed=seed,
+        )
+    else:
+        scene = simulate_stack(
+            seed=seed,
+            shape=(size or 256, size or 256),
+            spacing=spacing,
+            dates=dates,
+            max_temporal_baseline=max_temporal_baseline,
+            pair_errors=PairErrors(gaps=gaps),
+            noise=_noise_bank(noise, recipe, split),
+        )
     store.export_zarr(scene.truth, truth, overwrite=False)
     if cube:
         ingest_dataset(scene.cube, out)
     else:
         write_hyp3_products(scene.cube, out)
     typer.echo(f"{scene.cube.sizes['pair']} pairs in {out}, truth in {truth}")
+
+
+def _simulate_samples(
+    out: Path,
+    recipe: str,
+    noise: str | None,
+    count: int,
+    split: str,
+    seed: int,
+    size: int | None,
+) -> None:
+    """Write samples of pairs or series."""
+    from itertools import islice
+
+    from cube_denoise import store
+    from cube_denoise.simulate import recipes
+
+    drawn = recipes.samples(
+        recipe,
+        split=split,
+        seed=seed,
+        shape=(size, size) if size else None,
+        noise=_noise_bank(noise, recipe, split),
+    )
+    found = recipes.samples_dataset(list(islice(drawn, count)))  # type: ignore[arg-type]
+    found.attrs = {"recipe": recipe, "split": split, "seed": seed}
+    store.export_zarr(found, out)
+    typer.echo(f"{found.sizes['sample']} samples in {out}")
+
+
+def _noise_bank(noise: str | None, recipe: str, split: str) -> "NoiseBank | None":
+    """Bank of the kind that a recipe takes first."""
+    from cube_denoise import store
+    from cube_denoise.simulate import NoiseBank, recipes
+
+    kinds = recipes.find_recipe(recipe).noise_kinds
+    if noise is None:
+        return None
+    return NoiseBank.from_cube(store.open_cube(noise), kind=kinds[0], split=split)
 
 
 @command
@@ -71,16 +155,36 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Of the samples: dncnn-paper, poster-sources."),
+    ] = None,
+    noise: Noise = None,
+    noise_kind: Annotated[
+        str, typer.Option(help="short-pairs, or residual fields of dates.")
+    ] = "short-pairs",
 ) -> None:
     """Train a network on simulated pairs; takes up an interrupted run.
 
     Example: cube-denoise train dncnn my-model --seed 1
+
+    Example: cube-denoise train dncnn my-model --noise my-cube
     """
     from cube_denoise.train import train as train_
 
-    typer.echo(
-        train_(name, out, seed=seed, steps=steps, threads=threads, device=device)
+    samples: dict[str, str] = {"recipe": recipe} if recipe else {}
+    if noise:
+        samples |= {"noise": noise, "noise_kind": noise_kind}
+    folder = train_(
+        name,
+        out,
+        seed=seed,
+        steps=steps,
+        threads=threads,
+        device=device,
+        **samples,
     )
+    typer.echo(folder)
 
 
 @command

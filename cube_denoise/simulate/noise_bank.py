@@ -2,7 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -14,7 +14,6 @@ from cube_denoise.network import pair_indices
 from cube_denoise.simulate.residual_fields import residual_fields
 from cube_denoise.simulate.seeds import dates_of_split
 
-Kind = Literal["short-pairs", "residual"]
 KINDS = ("short-pairs", "residual")
 
 MOST_MISSING = 0.5
@@ -53,7 +52,7 @@ class NoiseBank:
     each field: take a part of a large cube.
     """
 
-    kind: Kind
+    kind: str
     """Where the fields come from."""
     split: str | None
     """Split of the dates; None = all."""
@@ -76,7 +75,7 @@ class NoiseBank:
         cls,
         cube: xr.Dataset,
         *,
-        kind: Kind = "short-pairs",
+        kind: str = "short-pairs",
         split: str | None = "train",
         max_days: float = 24.0,
         seasonal: bool = False,
@@ -123,7 +122,8 @@ class NoiseBank:
         first, second, times = pair_indices(early, late)
         mine = dates_of_split(times, split)
         inside = np.isin(times[first], mine) & np.isin(times[second], mine)
-        days = (times[second] - times[first]) / np.timedelta64(86400, "s")
+        # Acquisitions are some seconds off whole days.
+        days = np.rint((times[second] - times[first]) / np.timedelta64(86400, "s"))
         if kind == "short-pairs":
             inside &= days <= max_days
         told = f"the {split} split" if split else "the stack"

@@ -19,7 +19,12 @@ from cube_denoise.simulate.noise_bank import NoiseBank
 from cube_denoise.simulate.recipes.autoencoder_paper import AUTOENCODER_PAPER
 from cube_denoise.simulate.recipes.dncnn_paper import DNCNN_PAPER
 from cube_denoise.simulate.recipes.poster_sources import POSTER_SOURCES
-from cube_denoise.simulate.recipes.recipe import Recipe, Sample, SimulatedSeries
+from cube_denoise.simulate.recipes.recipe import (
+    Recipe,
+    Sample,
+    SimulatedSeries,
+    samples_dataset,
+)
 from cube_denoise.simulate.recipes.stacks import STACK
 from cube_denoise.simulate.seeds import split_seed
 
@@ -32,6 +37,7 @@ __all__ = [
     "sample",
     "sample_seed",
     "samples",
+    "samples_dataset",
 ]
 
 RECIPES: dict[str, Recipe] = {
