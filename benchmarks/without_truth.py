@@ -36,13 +36,13 @@ from cube_denoise.conventions import PAIR, X, Y, phase_to_displacement, years_si
 from cube_denoise.correct import correct
 from cube_denoise.corrections import CLASSICAL
 from cube_denoise.evaluate.consistency import (
-    correlation,
     elevation_correlation,
     inversion_summary,
     short_baseline_std,
     triplet_closure_rms,
 )
 from cube_denoise.evaluate.held_out import Corrector, held_out_dates, uncorrected
+from cube_denoise.evaluate.similarity import correlation
 from cube_denoise.evaluate.structure import pair_structure, structure_function
 from cube_denoise.invert import invert
 from cube_denoise.models import zoo

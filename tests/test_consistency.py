@@ -11,7 +11,7 @@ from cube_denoise.evaluate import (
     short_baseline_std,
     triplet_closure_rms,
 )
-from cube_denoise.evaluate.consistency import correlation
+from cube_denoise.evaluate.similarity import correlation
 from cube_denoise.invert import invert
 
 SHAPE = (20, 30)

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from cube_denoise.conventions import PAIR, X, Y, phase_to_displacement
+from cube_denoise.evaluate.similarity import correlation
 from cube_denoise.evaluate.structure import checked_wavelength
 from cube_denoise.network import closure_triplets, triplet_closure
 from cube_denoise.reference import phase_variable
@@ -156,16 +157,6 @@ def elevation_correlation(
         return ElevationCorrelation(pairs, float("nan"), float("nan"))
     rms = float(np.sqrt(np.mean(known**2)))
     return ElevationCorrelation(pairs, rms, float(np.median(known)))
-
-
-def correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Pearson correlation over the pixels valid in both; NaN if one of them is flat."""
-    valid = np.isfinite(one) & np.isfinite(other)
-    a, b = (m[valid].astype("float64") for m in (one, other))
-    if a.size < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return float("nan")
-    a, b = a - a.mean(), b - b.mean()
-    return float(a @ b / np.sqrt((a @ a) * (b @ b)))
 
 
 def inversion_summary(inversion: xr.Dataset) -> InversionSummary:
