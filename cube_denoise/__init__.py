@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cube_denoise.catalog import search
     from cube_denoise.correct import correct
+    from cube_denoise.evaluate.judge import evaluate_cube
     from cube_denoise.export import export_geotiff
     from cube_denoise.ingest import ingest, ingest_dataset
     from cube_denoise.invert import invert
     from cube_denoise.models.zoo import load_model
     from cube_denoise.pipeline import run
     from cube_denoise.simulate.scene import simulate_scene
+    from cube_denoise.simulate.stack import simulate_stack
     from cube_denoise.steps import correct_cube, invert_cube
     from cube_denoise.store import export_zarr, open_cube
     from cube_denoise.velocity import velocity
@@ -34,6 +36,7 @@ __all__ = [
     "__version__",
     "correct",
     "correct_cube",
+    "evaluate_cube",
     "export_geotiff",
     "export_zarr",
     "ingest",
@@ -45,12 +48,14 @@ __all__ = [
     "run",
     "search",
     "simulate_scene",
+    "simulate_stack",
     "velocity",
 ]
 
 _HOMES = {
     "correct": "correct",
     "correct_cube": "steps",
+    "evaluate_cube": "evaluate.judge",
     "export_geotiff": "export",
     "export_zarr": "store",
     "ingest": "ingest",
@@ -62,6 +67,7 @@ _HOMES = {
     "run": "pipeline",
     "search": "catalog",
     "simulate_scene": "simulate.scene",
+    "simulate_stack": "simulate.stack",
     "velocity": "velocity",
 }
 """Module of every public name."""
