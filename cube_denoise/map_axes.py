@@ -156,10 +156,13 @@ def _mark_reference(axis: Axes, map_: xr.DataArray, frame: _Frame) -> None:
     corner = (min(left, right) - grow_x, min(top, bottom) - grow_y)
     size = (abs(right - left) + 2 * grow_x, abs(top - bottom) + 2 * grow_y)
     axis.add_patch(Rectangle(corner, *size, fill=False, edgecolor="black"))
+    end = corner[1] + size[1]
+    high = end > max(frame.y) - 0.1 * frame.height  # its name would leave the map
     axis.annotate(
         "ref.",
-        (corner[0] + size[0], corner[1] + size[1]),
-        xytext=(2, 1),
+        (corner[0] + size[0], end),
+        xytext=(2, -1 if high else 1),
         textcoords="offset points",
+        verticalalignment="top" if high else "bottom",
         fontsize="x-small",
     )

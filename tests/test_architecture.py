@@ -44,7 +44,9 @@ FLOORS = (
     "evaluate.scoring "
     "catalog correct invert dataset export charts pair_sources plot summary",
     # 4: what fills a cube or a network.
-    "ingest steps train evaluate.judge evaluate.pictures evaluate.report",
+    "ingest steps train evaluate.judge evaluate.pictures evaluate.station_pictures "
+    "evaluate.injection_pictures evaluate.detection_pictures evaluate.report "
+    "evaluate.page",
     # 5: composed.
     "pipeline job demo",
     # 6: thin.
