@@ -7,8 +7,12 @@ import pytest
 
 from cube_denoise.dataset import pair_batches, split_seed
 from cube_denoise.normalise import five_numbers, scaling
+from cube_denoise.simulate.noise_bank import NoiseBank
 from cube_denoise.simulate.pair import simulate_pair
+from cube_denoise.simulate.recipes import sample
+from cube_denoise.simulate.scene import simulate_scene
 from cube_denoise.simulate.seeds import SCENE_SEED, SPLITS, STACK_SEED
+from cube_denoise.simulate.transplant import transplant_pair
 
 INPUTS = ("displacement", "log_scale", "elevation", "valid")
 OPTIONS = {"seed": 1, "batch": 4, "patch": 24, "scene": 48, "crops": 2}
@@ -106,6 +110,70 @@ def test_target_is_noisy_minus_truth_in_units_of_the_scale(normalisation):
             inputs[1], np.log10(unit.scale / 0.01), rtol=1e-5, atol=1e-6
         )
     assert len(turned) > 1
+
+
+# --- recipes and real noise ---------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def banks():
+    stack = simulate_scene(size=64, dates=20, seed=6).cube
+    return {s: NoiseBank.from_cube(stack, split=s) for s in SPLITS}
+
+
+def of_scene(sample, made):
+    """Whether the only crop of a batch is `sample`, normalised, in some orientation."""
+    unit = scaling("robust", five_numbers(sample.noisy))
+    inputs, noise, _ = (a.numpy()[0] for a in made)
+    estimate = (inputs[0] - noise[0]) * unit.scale + unit.offset
+    return min(np.abs(estimate - t).max() for t in orientations(sample.truth)) < 1e-5
+
+
+def test_noise_of_a_bank_takes_the_place_of_simulated(banks):
+    options = {"batch": 1, "crops": 1, "patch": 48, "noise": banks["train"]}
+    whole = batches(3, **options)
+    for number, made in enumerate(whole):
+        draw, _ = split_seed("train", 1, number, 0).spawn(2)
+        assert of_scene(transplant_pair(banks["train"], (48, 48), seed=draw), made)
+    assert_same(whole[2], batches(1, start=2, **options)[0])
+
+
+def test_pairs_of_a_recipe(banks):
+    options = {"batch": 2, "crops": 1, "patch": 48, "recipe": "dncnn-paper"}
+    (made,) = batches(1, start=3, **options)
+    for k in range(2):
+        index = 3 * 2 + k
+        expected = sample("dncnn-paper", index, split="train", seed=1, shape=(48, 48))
+        assert of_scene(expected, tuple(a[k : k + 1] for a in made))
+
+
+def test_recipes_with_an_end_begin_anew():
+    options = {"batch": 1, "crops": 1, "patch": 48, "recipe": "dncnn-paper"}
+    (made,) = batches(1, start=1_501, split="validation", **options)
+    expected = sample("dncnn-paper", 1, split="validation", seed=1, shape=(48, 48))
+    assert of_scene(expected, made)
+
+
+def test_scenes_are_as_large_as_the_recipe(banks):
+    options = {"batch": 1, "crops": 1, "patch": 300, "scene": None}
+    (made,) = batches(1, recipe="dncnn-paper", **options)
+    assert made.noise.shape[-2:] == (300, 300)
+    with pytest.raises(ValueError, match="patch=300 at most scene=256"):
+        batches(1, **options)
+
+
+def test_noise_must_be_of_the_split(banks):
+    for split in ("validation", "test"):
+        with pytest.raises(ValueError, match="noise is of split train"):
+            batches(1, split=split, noise=banks["train"])
+
+
+def test_recipes_of_series_are_refused():
+    for recipe in ("stack", "autoencoder-paper"):
+        with pytest.raises(ValueError, match=f"recipe='{recipe}' makes series"):
+            batches(1, recipe=recipe)
+    with pytest.raises(ValueError, match="recipes are dncnn-paper"):
+        batches(1, recipe="gan")
 
 
 def test_bad_input():

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from cube_denoise import train
+from cube_denoise import dataset, train
 from cube_denoise.dataset import pair_batches, split_seed
+from cube_denoise.ingest import ingest_dataset
 from cube_denoise.models import zoo
 from cube_denoise.models.dncnn import DnCNN, DnCNNConfig
 from cube_denoise.simulate.pair import simulate_pair
+from cube_denoise.simulate.scene import simulate_scene
 
 TINY = DnCNNConfig(depth=4, channels=8, inputs=("displacement", "log_scale"))
 STEPS = 8
@@ -184,6 +186,46 @@ def test_denoise_works_in_metres():
     change = np.nanstd(once - pair.noisy)
     assert change > 1e-4
     np.testing.assert_allclose(tenfold, 3 * once, atol=1e-3 * change)
+
+
+@pytest.mark.parametrize("kind", ["short-pairs", "residual"])
+def test_real_noise_trains_and_is_told(tiny, tmp_path, kind, monkeypatch):
+    """Of the cube's training dates alone; scenes as large as it is."""
+    cube = tmp_path / "stack"
+    ingest_dataset(simulate_scene(size=48, dates=14, seed=2).cube, cube)
+    asked = []
+    batches = dataset.pair_batches
+
+    def watched(*args, **options):
+        asked.append(options)
+        return batches(*args, **options)
+
+    monkeypatch.setattr(dataset, "pair_batches", watched)
+    options = {"steps": 2, "noise": cube, "noise_kind": kind}
+    model = run(tmp_path / "model", **options)
+    assert_same_weights(model, run(tmp_path / "again", **options))
+    plain = run(tmp_path / "plain", steps=2)
+    assert not torch.equal(model.layers[0].weight, plain.layers[0].weight)
+    bank, scene = asked[0]["noise"], asked[0]["scene"]
+    assert bank.split == "train" and bank.kind == kind and scene == 48
+    assert "noise" not in asked[-1] and "recipe" not in asked[-1]
+    config = json.loads((tmp_path / "model/config.json").read_text())["training"]
+    assert config["noise"] == str(cube) and config["noise_kind"] == kind
+    card = (tmp_path / "model/README.md").read_text()
+    assert f"--steps 2 --noise {cube} --noise-kind {kind}" in card
+    assert "No real data was used" not in card
+    assert "No real data was used" in (tmp_path / "plain/README.md").read_text()
+
+
+def test_recipe_trains_and_is_told(tiny, tmp_path):
+    model = run(tmp_path / "model", steps=2, recipe="dncnn-paper")
+    plain = run(tmp_path / "plain", steps=2)
+    assert not torch.equal(model.layers[0].weight, plain.layers[0].weight)
+    assert (
+        "--steps 2 --recipe dncnn-paper" in (tmp_path / "model/README.md").read_text()
+    )
+    with pytest.raises(ValueError, match="recipe='stack' makes series"):
+        run(tmp_path / "other", recipe="stack")
 
 
 def test_bad_input(tmp_path):

@@ -101,8 +101,9 @@ def make_ground(
         )
     dy, dx = abs(box.resolution.y), abs(box.resolution.x)
     if box.crs.geographic or not np.isclose(dy, dx):
+        unit = "degrees" if box.crs.geographic else "m"
         raise ValueError(
-            f"terrain is in {box.crs} with pixels of {dy:g} x {dx:g}: warp it to "
+            f"terrain has pixels of {dy:g} x {dx:g} {unit}: warp it to "
             "square pixels of a projected CRS first"
         )
     if spacing is not None and not np.isclose(spacing, dx):

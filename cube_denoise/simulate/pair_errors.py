@@ -79,13 +79,14 @@ def observe_pairs(
     errors : PairErrors
         What goes wrong.
     generator : numpy.random.Generator
-        Source of randomness.
+        Parent of the sources of randomness; each kind of error has its own.
 
     Returns
     -------
     phase, coherence : numpy.ndarray, float32, shape (pairs, rows, columns)
         rad, positive for range increase; 0..1. NaN = no data.
     """
+    wrong, speckle, holes = generator.spawn(3)
     shape, spacing = ground.elevation.shape, ground.spacing
     count = dates.first.size
     cycles = unwrapping_errors(
@@ -93,9 +94,9 @@ def observe_pairs(
         shape,
         spacing=spacing,
         probability=errors.unwrapping,
-        generator=generator,
+        generator=wrong,
     )
-    relative = coherence_map(shape, spacing=spacing, mean=0.5, generator=generator)
+    relative = coherence_map(shape, spacing=spacing, mean=0.5, generator=speckle)
     phase = np.empty((count, *shape), "float32")
     coherence = np.empty_like(phase)
     for k, (i, j) in enumerate(zip(dates.first, dates.second, strict=True)):
@@ -109,7 +110,7 @@ def observe_pairs(
         coherence[k] = np.clip(mean + relative - 0.5, 0.05, 0.98)
         if np.isfinite(errors.looks):
             phase[k] += decorrelation_noise(
-                coherence[k], looks=errors.looks, generator=generator
+                coherence[k], looks=errors.looks, generator=speckle
             )
     if errors.gaps > 0:
         level = gaussian_fields(
@@ -117,7 +118,7 @@ def observe_pairs(
             shape,
             spacing=spacing,
             spectra=[Matern(1.0, GAP_LENGTH, 1.0)],
-            generator=generator,
+            generator=holes,
         )
         level = level[1:] + level[0]
         least = np.quantile(level, errors.gaps, (1, 2), keepdims=True)
