@@ -351,6 +351,8 @@ def test_series_truth_is_one_fault_with_one_history(series):
 def test_series_hold_more_than_the_target(series):
     """Noise within 10 cm but for offsets and nuisance; glitches differ by frame."""
     rest = np.array([one.noisy - one.truth for one in series])
+    peaks = [np.abs(one.truth).max() for one in series if one.truth.any()]
+    assert 0.003 < np.median(peaks) < 0.05  # small, as a rule
     assert np.isfinite(rest).all()
     assert 0.02 < np.median(np.abs(rest)) < 0.2
     ratios = [one.snr for one in series if one.snr > 0]

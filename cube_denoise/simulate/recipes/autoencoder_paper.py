@@ -5,10 +5,11 @@ faults under turbulent and layered delays; ground elevation is given to the netw
 
 The generator of that paper is not public. The ranges here are those of its nearest
 public relative (Costantino and Jolivet), whose comments trace it to the original; they
-are not the paper's. This project's choice, where that does not tell: frames 12 days
-apart, elevation of +-1 km, the time of nuisance sources (as of the fault), the peak of
-a transient image (1 mm to 10 cm), the area of a patch (2 to 20 %), the pixel of 867 m
-(111 km over 128).
+are not the paper's. This project's choice, where that does not tell: the peak of the
+deformation, log-uniform from 1 mm to what the slip gives, so that most of it is small,
+as the paper has it; frames 12 days apart; elevation of +-1 km; the history of nuisance
+sources (as of the fault); the peak of a transient image (1 mm to 10 cm); the area of a
+patch (2 to 20 %); the pixel of 867 m (111 km over 128).
 """
 
 from dataclasses import dataclass
@@ -92,7 +93,10 @@ def draw(
     los = los_unit_vector(moving.uniform(35, 40), moving.uniform(0, 360))
     truth = np.zeros((FRAMES, *shape))
     if moving.random() >= QUIET:
-        truth = _in_time(_fault(east, north, los, moving), moving)
+        fault = _fault(east, north, los, moving)
+        largest = float(np.abs(fault).max())
+        fault *= (LEAST_PEAK / largest) ** moving.uniform(0, 1)
+        truth = _in_time(fault, moving)
         truth -= truth[0]
     rest = rest + _nuisance(east, north, los, nuisance)
     noisy = truth + rest
