@@ -31,6 +31,7 @@ FLOORS = (
     "corrections.components corrections.principal corrections.independent "
     "corrections.separation corrections.wiener "
     "corrections corrections.correction corrections.network corrections.ramp "
+    "corrections.catalogue "
     "corrections.elevation corrections.series corrections.common_scene "
     "corrections.local_elevation corrections.temporal_filter simulate.pair "
     "simulate.scene simulate.hyp3 simulate simulate.noise_bank simulate.stack "
@@ -46,11 +47,11 @@ FLOORS = (
     # 4: what fills a cube or a network.
     "ingest steps train evaluate.judge evaluate.pictures evaluate.station_pictures "
     "evaluate.injection_pictures evaluate.detection_pictures evaluate.report "
-    "evaluate.page",
+    "evaluate.page evaluate.tables evaluate.record evaluate.findings",
     # 5: composed.
     "pipeline job demo",
     # 6: thin.
-    "cli cli.application cli.sources cli.steps cli.look cli.make __main__",
+    "cli cli.application cli.sources cli.steps cli.look cli.judge cli.make __main__",
 )
 FLOOR = {name: k for k, names in enumerate(FLOORS, 1) for name in names.split()}
 

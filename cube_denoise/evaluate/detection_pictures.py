@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
+from cube_denoise.evaluate.injection import AMPLITUDE_UNITS
 from cube_denoise.evaluate.injection_pictures import (
-    UNITS,
     any_map,
     histories,
     injected_by,
@@ -77,7 +77,7 @@ def plot_detectable_maps(evaluation: "Evaluation", history: str) -> Figure:
             verdict.method, rotation=0, ha="right", va="center", fontsize="small"
         )
     figure.suptitle(
-        f"Smallest {named(history)} that would be found, {UNITS[history]}",
+        f"Smallest {named(history)} that would be found, {AMPLITUDE_UNITS[history]}",
         fontsize="large",
     )
     bar = figure.colorbar(
@@ -86,7 +86,9 @@ def plot_detectable_maps(evaluation: "Evaluation", history: str) -> Figure:
         aspect=40,
         shrink=min(1.0, 5 / len(judged)),
     )
-    bar.set_label(f"smallest amplitude found ({UNITS[history]})", fontsize="small")
+    bar.set_label(
+        f"smallest amplitude found ({AMPLITUDE_UNITS[history]})", fontsize="small"
+    )
     plain_logarithm(bar.ax.yaxis)
     bar.ax.tick_params(labelsize="small")
     return figure
@@ -202,7 +204,9 @@ def plot_detectable(evaluation: "Evaluation") -> Figure:
                 )
         axis.set_title(f"{named(history)}: {shape}", fontsize="medium")
         axis.set_xscale("log")
-        axis.set_xlabel(f"smallest found ({UNITS[history]})", fontsize="small")
+        axis.set_xlabel(
+            f"smallest found ({AMPLITUDE_UNITS[history]})", fontsize="small"
+        )
         axis.tick_params(labelsize="small")
         axis.grid(alpha=0.3, which="both", axis="x")
     for axis, (history, _) in zip(axes, panels, strict=False):

@@ -37,6 +37,8 @@ edge, as of a landslide.
 HISTORIES = {"steady": "m year-1", "step": "m"}
 """What a signal does in time, and the unit of its amplitude: grow steadily, or come at
 once half way between the first and the last date."""
+AMPLITUDE_UNITS = {"steady": "mm/yr", "step": "mm"}
+"""Units in which reports give these amplitudes."""
 
 
 @dataclass(frozen=True)

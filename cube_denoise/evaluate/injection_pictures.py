@@ -9,6 +9,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from cube_denoise.conventions import X, Y
+from cube_denoise.evaluate.injection import AMPLITUDE_UNITS
 from cube_denoise.evaluate.pictures import (
     MM,
     WIDTH,
@@ -24,14 +25,11 @@ from cube_denoise.map_axes import NO_DATA, TOWARD, height_over_width
 if TYPE_CHECKING:
     from cube_denoise.evaluate.judge import Evaluation, Verdict
 
-UNITS = {"steady": "mm/yr", "step": "mm"}
-"""Of amplitudes as they are drawn, by history."""
-
 
 def histories(evaluation: "Evaluation") -> list[str]:
     """Histories of what was injected, steady first."""
     known = {k.history for v in evaluation.verdicts for k in by_kind(v.recoveries)}
-    return [h for h in UNITS if h in known]
+    return [h for h in AMPLITUDE_UNITS if h in known]
 
 
 def plot_slopes(evaluation: "Evaluation", history: str) -> Figure:
@@ -94,7 +92,9 @@ def plot_slopes(evaluation: "Evaluation", history: str) -> Figure:
             axis.grid(alpha=0.3)
             axis.axhline(0, color="0.6", linewidth=0.8)
             if n == 0:
-                axis.set_title(f"{MM * size:g} {UNITS[history]}", fontsize="medium")
+                axis.set_title(
+                    f"{MM * size:g} {AMPLITUDE_UNITS[history]}", fontsize="medium"
+                )
             if n == len(shapes) - 1:
                 axis.set_xlabel("radius (km)", fontsize="small")
     margin = 0.12 * (high - low)
@@ -151,12 +151,12 @@ def plot_recovered(evaluation: "Evaluation", history: str) -> Figure:
         )
     size = MM * shown[0].case.amplitude
     figure.suptitle(
-        f"What comes back of {told(history)}, {size:g} {UNITS[history]}",
+        f"What comes back of {told(history)}, {size:g} {AMPLITUDE_UNITS[history]}",
         fontsize="large",
     )
     bar = figure.colorbar(image, ax=axes, aspect=40, shrink=min(1.0, 5 / rows))
     bar.set_label(
-        f"line of sight ({UNITS[history]}), positive toward the satellite",
+        f"line of sight ({AMPLITUDE_UNITS[history]}), positive toward the satellite",
         fontsize="small",
     )
     bar.ax.tick_params(labelsize="small")

@@ -1,0 +1,62 @@
+"""What corrections there are: for those who choose one."""
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from cube_denoise.corrections import CLASSICAL
+from cube_denoise.corrections.correction import Correction
+
+
+class Listed(NamedTuple):
+    """A method that `correct.correct` takes by name."""
+
+    name: str
+    text: str
+    """What it does, in a line."""
+    needs: tuple[str, ...]
+    """Variables of the cube, and options without which it does nothing."""
+    options: Mapping[str, str]
+    """Their defaults, as text; "needed" where there is none."""
+
+
+def list_methods() -> list[Listed]:
+    """List the classical corrections, then the shipped networks."""
+    from cube_denoise.corrections.network import NetworkCorrection
+    from cube_denoise.models import zoo
+
+    found = []
+    for name, place in CLASSICAL.items():
+        module, kind = place.split(".")
+        home = importlib.import_module(f"cube_denoise.corrections.{module}")
+        found.append(_listed(name, getattr(home, kind)))
+    network = _listed("network", NetworkCorrection)
+    options = {k: v for k, v in network.options.items() if k != "model"}
+    for name in zoo.shipped_models():
+        config = zoo.load_model(name).config
+        scores = zoo.held_out_scores(name)
+        text = f"Network: {network.text.lower()}"
+        if "amplitude_slope" in scores:
+            text = (
+                f"{text.removesuffix('.')}; on held-out simulated pairs "
+                f"{scores['rms_error_reduction']:.0%} off the error, "
+                f"{scores['amplitude_slope']:.0%} of the deformation kept."
+            )
+        needs = tuple(n for n in config.inputs if n == "elevation")
+        found.append(Listed(name, text, needs, options))
+    return found
+
+
+def _listed(name: str, kind: type[Correction]) -> Listed:
+    text = (kind.__doc__ or "").strip().splitlines()[0]
+    options, needed = {}, []
+    for field in dataclasses.fields(kind):
+        if field.default is not dataclasses.MISSING:
+            options[field.name] = str(field.default)
+        elif field.default_factory is not dataclasses.MISSING:
+            options[field.name] = str(field.default_factory())
+        else:
+            options[field.name] = "needed"
+            needed.append(f"the option {field.name}")
+    return Listed(name, text, (*kind.needs, *needed), options)
