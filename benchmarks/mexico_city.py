@@ -16,9 +16,9 @@ from cube_denoise import store
 from cube_denoise.catalog import search, write_catalog
 from cube_denoise.conventions import PAIR, X, Y, phase_to_displacement
 from cube_denoise.correct import correct
+from cube_denoise.evaluate.judge import applicable_methods
 from cube_denoise.ingest import ingest
 from cube_denoise.invert import invert
-from cube_denoise.models import zoo
 from cube_denoise.network import closure_triplets, triplet_closure
 from cube_denoise.products import read_geotiff_stack
 
@@ -111,7 +111,7 @@ def corrected_cubes(cube: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
     """Yield the cube as every method corrects it, beginning with none."""
     phase = cube["unwrapped_phase"]
     yield "raw", cube.assign(corrected_phase=phase)
-    for method in ("phase-elevation", *zoo.shipped_models()):
+    for method in applicable_methods(cube):
         result = correct(cube, method)["corrected_phase"]
         assert result.sizes[PAIR] == cube.sizes[PAIR]
         yield method, cube.assign(corrected_phase=result.compute())
