@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: env demo test test-slow check format clean
+.PHONY: env demo test test-slow test-cloud check format clean
 
 env: .venv/.stamp
 
@@ -21,6 +21,11 @@ test: env check
 
 test-slow: env
 	$(BIN)/python -m pytest -m slow
+
+# Needs PostgreSQL 15 or later with PostGIS (Debian: postgresql-15-postgis-3).
+test-cloud: env
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[test-cloud]'
+	$(BIN)/python -m pytest -m slow tests/test_cloud_job.py
 
 check: env
 	$(BIN)/ruff check .

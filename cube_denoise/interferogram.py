@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-import rasterio
 from rasterio.errors import RasterioIOError
+
+from cube_denoise.places import without_secrets
+from cube_denoise.raster_access import opened
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,9 @@ class Interferogram:
     """Flight direction, degrees clockwise from north; used as `incidence_angle` is."""
     assets: Mapping[str, Asset] = field(hash=False)
     """By role; ``unwrapped_phase`` is always there."""
+    version: str = ""
+    """When the product was made or changed, as its catalog says (RFC 3339); empty where
+    it does not."""
 
     def __post_init__(self) -> None:
         """Refuse what no reader can mean."""
@@ -146,7 +151,7 @@ class Raster(NamedTuple):
 def read_raster(path: str | Path) -> Raster:
     """Read where a raster lies and what it says of itself; no pixels."""
     try:
-        with rasterio.open(path) as source:
+        with opened(str(path)) as source:
             if source.crs is None:
                 raise ValueError(
                     f"{path} has no CRS: give it one with gdal_edit -a_srs"
@@ -160,4 +165,5 @@ def read_raster(path: str | Path) -> Raster:
                 tags=source.tags(),
             )
     except RasterioIOError as error:
-        raise ValueError(f"raster {path} cannot be read: {error}") from error
+        reason = without_secrets(str(error))
+        raise ValueError(f"raster {path} cannot be read: {reason}") from error

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-import rasterio
 import xarray as xr
 from odc.geo.geobox import GeoBox
 from pyproj.exceptions import ProjError
@@ -21,13 +20,8 @@ from cube_denoise.blocks import Window, spans, windows
 from cube_denoise.conventions import PAIR, VARIABLES, X, Y, los_unit_vector
 from cube_denoise.interferogram import Asset, Interferogram
 from cube_denoise.normalise import five_numbers, sample_stride
-
-GDAL_OPTIONS = {
-    "GDAL_CACHEMAX": 64,  # MB
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_HTTP_MAX_RETRY": 3,
-    "GDAL_HTTP_RETRY_DELAY": 1,
-}
+from cube_denoise.places import PlaceError, without_secrets
+from cube_denoise.raster_access import opened, refusal
 
 UNREADABLE = (RasterioError, CPLE_BaseError, ProjError, OSError)
 """What rasterio raises for a raster that is not as it should be."""
@@ -235,7 +229,6 @@ class _Reader:
 
     def __enter__(self) -> Any:
         try:
-            self.stack.enter_context(rasterio.Env(**GDAL_OPTIONS))
             for role in self.roles:
                 if role in self.record.assets:
                     self.open[role] = self._warped(self.record.assets[role])
@@ -251,9 +244,9 @@ class _Reader:
         self.stack.close()
 
     def _warped(self, asset: Asset) -> WarpedVRT:
-        raster = self.stack.enter_context(rasterio.open(asset.href))
+        raster = self.stack.enter_context(opened(asset.href))
         if raster.crs is None:
-            raise store.SkipTask(f"{asset.href} has no CRS")
+            raise store.SkipTask(f"{without_secrets(asset.href)} has no CRS")
         own = GeoBox((raster.height, raster.width), raster.transform, raster.crs)
         # Pixels that coincide are copied, others are interpolated between valid ones.
         offset = [
@@ -298,8 +291,11 @@ class _Reader:
         try:
             values = self.open[role].read(1, window=where)
         except UNREADABLE as error:
+            href = self.record.assets[role].href
+            if reason := refusal(href, str(error)):
+                raise PlaceError(reason) from None
             raise store.SkipTask(
-                f"{self.record.assets[role].href}: {_one_line(error)}"
+                f"{without_secrets(href)}: {_one_line(error)}"
             ) from error
         return np.where(np.isfinite(values), values, np.nan).astype("float32")
 
@@ -317,4 +313,4 @@ def _shrinkage(own: GeoBox, grid: GeoBox) -> tuple[str, str]:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return without_secrets(" ".join(str(error).split()))[:300]
