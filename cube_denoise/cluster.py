@@ -1,16 +1,43 @@
-"""Who does the work: threads or processes of this machine, or a Dask scheduler."""
+"""Who does the work: threads or processes of this machine, or a Dask cluster."""
 
+import copy
+import importlib
+import importlib.util
+import logging
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import (
-    Executor,
+    FIRST_COMPLETED,
+    Future,
     ProcessPoolExecutor,
     ThreadPoolExecutor,
-    as_completed,
+    wait,
 )
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from functools import partial
+from itertools import islice
 from typing import Any, Self
+
+log = logging.getLogger(__name__)
+
+KINDS = ("auto", "threads", "processes", "dask", "cuda", "gateway", "kubernetes")
+"""Clusters by name; beside them the address of a Dask scheduler."""
+GPU, CPU_IO = "GPU", "CPU_IO"
+"""Resources that tasks ask for where workers offer them: networks, all else."""
+IN_FLIGHT = 4
+"""Tasks submitted at once, for each that runs."""
+TASKS_PER_GPU = 4
+"""Network tasks at once in a worker of `LocalCUDACluster`: the GPU computes for one
+while the others read and write."""
+LOOK_EVERY = 5.0
+"""Seconds between looks at what the workers offer."""
+
+
+class ClusterError(RuntimeError):
+    """Workers cannot be had, or die."""
 
 
 class Workers:
@@ -18,50 +45,124 @@ class Workers:
 
     Parameters
     ----------
-    scheduler : str
-        "threads", "processes", or the address of a Dask scheduler (``tcp://...``).
+    cluster : str
+        - "threads" or "processes" of this machine;
+        - "dask": a `distributed.LocalCluster` of processes, ended with their memory
+          kept within `memory_limit`;
+        - "cuda": a `dask_cuda.LocalCUDACluster`, a worker for each GPU;
+        - the address of a Dask scheduler, such as ``tcp://127.0.0.1:8786``;
+        - "gateway": a new cluster of the Dask Gateway that Dask's configuration names,
+          or of ``gateway://host/path`` (by https);
+        - "kubernetes": a new `dask_kubernetes` KubeCluster, or ``kubernetes://name``,
+          one that is there;
+        - "auto": the scheduler of the environment variable DASK_SCHEDULER_ADDRESS (the
+          operator of Dask sets it in the pod of a DaskJob), else "cuda" where there
+          are GPUs and dask-cuda, else "threads".
     count : int, optional
-        Threads or processes; the number of cores when not given.
+        Threads, processes, GPUs or workers; as many as there are cores or GPUs when
+        not given. A cluster that is there keeps its size.
+    memory_limit : str, optional
+        Of each worker of "dask" and "cuda", such as "4GiB"; a share of the machine's
+        memory when not given.
 
     Raises
     ------
     ValueError
-        If `scheduler` is none of these or `count` is not positive.
+        If `cluster` is none of these, `count` is not positive or missing for a
+        gateway, or `memory_limit` is given where this does not start the workers.
     """
 
-    def __init__(self, scheduler: str = "threads", *, count: int | None = None) -> None:
-        self.count = (os.cpu_count() or 1) if count is None else count
-        if self.count < 1:
+    def __init__(
+        self,
+        cluster: str = "threads",
+        *,
+        count: int | None = None,
+        memory_limit: str | None = None,
+    ) -> None:
+        if count is not None and count < 1:
             raise ValueError(f"workers={count} must be at least 1")
-        if scheduler not in ("threads", "processes") and "://" not in scheduler:
+        if cluster not in KINDS and "://" not in cluster:
             raise ValueError(
-                f"{scheduler=} must be 'threads', 'processes' or the address of a "
+                f"{cluster=} must be one of {', '.join(KINDS)} or the address of a "
                 "Dask scheduler such as tcp://127.0.0.1:8786"
             )
-        self.scheduler = scheduler
-        self._executor: Executor | None = None
+        self.cluster = _resolved(cluster)
+        if memory_limit is not None and self.cluster not in ("dask", "cuda"):
+            raise ValueError(
+                f"{memory_limit=} goes with cluster='dask' or 'cuda', which start "
+                f"workers of their own, not with {self.cluster!r}"
+            )
+        if self.cluster.partition("://")[0] == "gateway" and count is None:
+            raise ValueError(f"cluster={cluster!r} needs a number of workers")
+        self.memory_limit = memory_limit
+        self.resource = CPU_IO
+        self._asked = count
+        self._executor: Any = None
         self._client: Any = None
+        self._closing = ExitStack()
+        self._seen: tuple[float, Mapping[str, Any]] = (-LOOK_EVERY, {})
+        self._tally = {"tasks": 0}
 
     def __enter__(self) -> Self:
-        if self.scheduler == "threads":
+        if self.cluster == "threads":
             self._executor = ThreadPoolExecutor(self.count)
-        elif self.scheduler == "processes":
+        elif self.cluster == "processes":
             # A forked child would inherit locks of Icechunk's threads.
             spawn = multiprocessing.get_context("spawn")
             self._executor = ProcessPoolExecutor(self.count, mp_context=spawn)
         else:
-            from distributed import Client
-
-            self._client = Client(self.scheduler)
-            self.count = max(sum(self._client.nthreads().values()), 1)
+            try:
+                self._connect()
+            except BaseException:
+                self._closing.close()
+                raise
             self._executor = self._client.get_executor(pure=False)
         return self
+
+    def _connect(self) -> None:
+        cluster = _started(self.cluster, self._asked, self.memory_limit)
+        if not isinstance(cluster, str):
+            self._closing.callback(cluster.close)
+        get_client = getattr(cluster, "get_client", None)
+        if get_client is None:
+            self._client = _package("distributed", "cluster").Client(cluster)
+        else:
+            self._client = get_client()
+        self._closing.callback(self._client.close)
+        offers = self._offers()
+        _set_up(self._client, offers)
+        log.info("%d workers at %s", len(offers), self._client.scheduler.address)
 
     def __exit__(self, *exception: object) -> None:
         if self._executor is not None:
             self._executor.shutdown(cancel_futures=True)
-        if self._client is not None:
-            self._client.close()
+        self._closing.close()
+        self._executor = self._client = None
+        log.debug("%s: %d tasks in all", self.cluster, self.submitted)
+
+    @property
+    def count(self) -> int:
+        """Tasks of this kind that run at once."""
+        if self._client is None:
+            return self._asked or os.cpu_count() or 1
+        workers = self._offers().values()
+        if self._limits():
+            return int(sum(w["resources"].get(self.resource, 0) for w in workers))
+        return max(sum(w["nthreads"] for w in workers), 1)
+
+    @property
+    def submitted(self) -> int:
+        """Tasks given to the workers so far: the size of all graphs together."""
+        return self._tally["tasks"]
+
+    def asking(self, resource: str) -> Self:
+        """Return the same workers, for tasks that ask for another resource.
+
+        Where no worker offers it, any worker may do the tasks.
+        """
+        view = copy.copy(self)
+        view.resource = resource
+        return view
 
     def in_order(
         self, function: Callable[[Any], Any], tasks: Sequence[Any]
@@ -74,18 +175,193 @@ class Workers:
         return done
 
     def run(
-        self, function: Callable[[Any], Any], tasks: Sequence[Any]
+        self, function: Callable[[Any], Any], tasks: Iterable[Any]
     ) -> Iterator[tuple[Any, Any]]:
-        """Yield (task, result) as tasks end; the first error ends the rest."""
-        assert self._executor is not None, "use Workers in a with statement"
-        pending = {self._executor.submit(function, task): task for task in tasks}
+        """Yield (task, result) as tasks end; the first error ends the rest.
+
+        Each task is a graph of its own, and few of them are in flight.
+
+        Raises
+        ------
+        ClusterError
+            If workers die of a task.
+        """
+        pending: dict[Future[Any], Any] = {}
+        source = iter(tasks)
         try:
-            for future in as_completed(pending):
-                yield pending[future], future.result()
+            while True:
+                room = max(IN_FLIGHT * self.count - len(pending), 0)
+                for task in islice(source, room):
+                    pending[self._submit(function, task)] = task
+                if not pending:
+                    return
+                for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                    task = pending.pop(future)
+                    yield task, _result(future)
         finally:
             for future in pending:
                 future.cancel()
 
+    def _submit(self, function: Callable[[Any], Any], task: Any) -> Future[Any]:
+        assert self._executor is not None, "use Workers in a with statement"
+        self._tally["tasks"] += 1
+        limits = self._limits()
+        options = {"resources": limits} if limits else {}
+        future: Future[Any] = self._executor.submit(function, task, **options)
+        return future
+
+    def _limits(self) -> dict[str, float]:
+        """What a task asks of its worker."""
+        if self._client is None:
+            return {}
+        offered = any(
+            w["resources"].get(self.resource) for w in self._offers().values()
+        )
+        return {self.resource: 1} if offered else {}
+
+    def _offers(self) -> Mapping[str, Any]:
+        """Workers of the cluster, which may come and go."""
+        looked, workers = self._seen
+        if time.monotonic() - looked >= LOOK_EVERY:
+            workers = self._client.scheduler_info(n_workers=-1)["workers"]
+            self._seen = (time.monotonic(), workers)
+        return workers
+
 
 def _second(function: Callable[[Any], Any], numbered: tuple[int, Any]) -> Any:
     return function(numbered[1])
+
+
+def _result(future: Future[Any]) -> Any:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        reason = "a worker process died"
+    except Exception as error:
+        if type(error).__name__ != "KilledWorker":
+            raise
+        reason = " ".join(str(error).split())
+    raise ClusterError(
+        f"{reason}; if it was for memory, take fewer workers, or ones with more; what "
+        "is committed stays, run the step again"
+    ) from None
+
+
+# --- starting --------------------------------------------------------------------
+
+
+def _resolved(cluster: str) -> str:
+    if cluster != "auto":
+        return cluster
+    address = os.environ.get("DASK_SCHEDULER_ADDRESS")
+    if address:
+        return address
+    if importlib.util.find_spec("dask_cuda") is not None and _gpus():
+        return "cuda"
+    return "threads"
+
+
+def _started(kind: str, count: int | None, memory_limit: str | None) -> Any:
+    """Start or find a cluster; an address is returned as it is."""
+    kind, sign, place = kind.partition("://")
+    cores = os.cpu_count() or 1
+    if kind == "dask":
+        return _package("distributed", "cluster").LocalCluster(
+            n_workers=count or cores,
+            threads_per_worker=1,
+            memory_limit=memory_limit or "auto",
+            dashboard_address=None,
+        )
+    if kind == "cuda":
+        package = _package("dask_cuda", "cuda")
+        gpus = count or _gpus()
+        if not gpus:
+            raise ValueError(
+                "cluster='cuda' finds no NVIDIA GPU on this machine: take 'dask' for "
+                "processes, or 'threads'"
+            )
+        threads = max(1, cores // gpus)
+        return package.LocalCUDACluster(
+            n_workers=gpus,
+            threads_per_worker=threads,
+            memory_limit=memory_limit or "auto",
+            resources={GPU: min(TASKS_PER_GPU, threads), CPU_IO: threads},
+            dashboard_address=None,
+        )
+    if kind == "gateway":
+        package = _package("dask_gateway", "gateway")
+        gateway = package.Gateway(f"https://{place}" if place else None)
+        cluster = gateway.new_cluster(shutdown_on_close=True)
+        cluster.scale(count)
+        return cluster
+    if kind == "kubernetes":
+        operator = _package("dask_kubernetes.operator", "kubernetes")
+        if place:
+            return operator.KubeCluster.from_name(place)
+        return operator.KubeCluster(n_workers=count)
+    return kind + sign + place
+
+
+def _package(name: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ValueError(
+            f"cluster needs the package {name.partition('.')[0]}, which cannot be "
+            f"imported ({error}): pip install 'cube-denoise[{extra}]'"
+        ) from None
+
+
+def _gpus() -> int:
+    """NVIDIA GPUs that processes of this machine may use."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([v for v in visible.split(",") if v.strip() not in ("", "-1")])
+    try:
+        pynvml = importlib.import_module("pynvml")
+        pynvml.nvmlInit()
+        return int(pynvml.nvmlDeviceGetCount())
+    except Exception as error:  # no driver, no library: each has its own kind
+        log.debug("no GPU: %s", error)
+        return 0
+
+
+# --- in the workers --------------------------------------------------------------
+
+_here: dict[str, int] = {}
+
+
+def task_threads(default: int) -> int:
+    """Cores for a task of this process: its share in a Dask worker, else `default`."""
+    return _here.get("threads", default)
+
+
+def _set_up(client: Any, offers: Mapping[str, Any]) -> None:
+    """Share the cores of every host among the tasks that run there."""
+    from distributed import WorkerPlugin
+
+    by_host: dict[str, int] = {}
+    for worker in offers.values():
+        by_host[worker["host"]] = by_host.get(worker["host"], 0) + worker["nthreads"]
+
+    class ShareCores(WorkerPlugin):
+        """Pickled by value: its class exists only where distributed does."""
+
+        name = "cube-denoise"
+
+        def setup(self, worker: Any) -> None:
+            from dask.system import CPU_COUNT
+            from distributed.comm import get_address_host
+
+            from cube_denoise import cluster
+
+            host = get_address_host(worker.address)
+            tasks = max(by_host.get(host, 0), worker.state.nthreads)
+            cluster._here["threads"] = max(1, CPU_COUNT // tasks)
+
+        def teardown(self, worker: Any) -> None:
+            from cube_denoise import cluster
+
+            cluster._here.clear()
+
+    client.register_plugin(ShareCores())

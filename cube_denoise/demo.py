@@ -95,7 +95,7 @@ def demo(
         branch="raw",
         variable="unwrapped_phase",
         reference={"y": area["reference_rows"], "x": area["reference_columns"]},
-        workers=Workers(count=workers),
+        workers=Workers("auto", count=workers),
     )
     raw = store.open_cube(url, branch="raw")
     results = {

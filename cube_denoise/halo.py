@@ -5,7 +5,7 @@ is asked for, the tiles it touches are computed whole and alike, so the result f
 pixel does not depend on the window, to the last bit.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -75,31 +75,42 @@ class Lattice:
         -------
         numpy.ndarray, float32, shape of `window`
         """
-        if self.radius is not None:
-            return self._trim(function, window, self.radius)
-        return self._blend(function, window)
+        return self.join((function(*view) for view in self.views(window)), window)
 
-    def _trim(self, function: TileFunction, window: Tile, radius: int) -> np.ndarray:
-        out = np.empty(_lengths(window), "float32")
+    def views(self, window: Tile) -> Iterator[tuple[Tile, Tile]]:
+        """What the network must see for `window`: the arguments of a `TileFunction`."""
         for tile in self.tiles(window):
-            view = clip(grow(tile, radius), self.shape)
-            values = function(view, view)
+            if self.radius is not None:
+                view = clip(grow(tile, self.radius), self.shape)
+                yield view, view
+            else:
+                clipped = clip(tile, self.shape)
+                if all(s.start < s.stop for s in clipped):
+                    yield tile, clipped
+
+    def join(self, outputs: Iterable[np.ndarray], window: Tile) -> np.ndarray:
+        """Output for `window` of those for each of its `views`, in their order."""
+        if self.radius is not None:
+            return self._trim(outputs, window)
+        return self._blend(outputs, window)
+
+    def _trim(self, outputs: Iterable[np.ndarray], window: Tile) -> np.ndarray:
+        out = np.empty(_lengths(window), "float32")
+        seen = zip(self.tiles(window), self.views(window), outputs, strict=True)
+        for tile, (view, _), values in seen:
             part = intersect(tile, window)
             out[shift(part, window)] = values[shift(part, view)]
         return out
 
-    def _blend(self, function: TileFunction, window: Tile) -> np.ndarray:
+    def _blend(self, outputs: Iterable[np.ndarray], window: Tile) -> np.ndarray:
         total = np.zeros(_lengths(window))
         weights = np.zeros(_lengths(window))
         hann = np.sin(np.pi * (np.arange(self.tile) + 0.5) / self.tile) ** 2
-        for tile in self.tiles(window):
-            clipped = clip(tile, self.shape)
-            if clipped.y.start >= clipped.y.stop or clipped.x.start >= clipped.x.stop:
-                continue
+        for (tile, _), values in zip(self.views(window), outputs, strict=True):
             part = intersect(tile, window)
             inside = shift(part, tile)
             weight = np.outer(hann[inside[0]], hann[inside[1]])
-            total[shift(part, window)] += weight * function(tile, clipped)[inside]
+            total[shift(part, window)] += weight * values[inside]
             weights[shift(part, window)] += weight
         return (total / weights).astype("float32")
 

@@ -1,8 +1,8 @@
 """Run a network over windows of a pair: the noise it sees, whatever the window."""
 
 import functools
-import logging
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,19 +11,18 @@ import numpy as np
 import xarray as xr
 
 from cube_denoise import halo
-from cube_denoise.conventions import PAIR, X, Y, pair_label, phase_to_displacement
+from cube_denoise.cluster import task_threads
+from cube_denoise.conventions import X, Y, pair_label, phase_to_displacement
 from cube_denoise.gaps import fill_gaps
 from cube_denoise.normalise import Scaling, network_inputs
 
 if TYPE_CHECKING:
     from torch import nn
 
-log = logging.getLogger(__name__)
-
 FILL_MARGIN = 32
 """Pixels around a network's view that gap filling looks at."""
 PRECISION_LIMIT = 1e-4
-"""bfloat16 is used if it changes the correction by less than this, m rms."""
+"""A faster precision is used if it changes a correction by less than this, m rms."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +34,9 @@ class Network:
     sha256: str
     """Of the weights: a folder that was trained anew is loaded anew."""
     precision: str
-    """"float32" or "bfloat16"."""
+    """"float32", "tf32" or "bfloat16"."""
     threads: int
-    """Torch threads of one task."""
+    """Torch threads of one task, on cores of this machine."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,9 @@ def noise(
 ) -> np.ndarray:
     """Noise that the network sees in a window of one pair.
 
+    Computed on the GPU if this process sees one. At float32 GPU and CPU differ by
+    rounding; faster precisions by less than `PRECISION_LIMIT` where "auto" chose them.
+
     Parameters
     ----------
     cube : xarray.Dataset
@@ -81,20 +83,23 @@ def noise(
         Displacement in units of the pair's scale (`normalise.Scaling`), the same for
         every window that holds a pixel.
     """
-    import torch
+    from cube_denoise import device as devices
 
-    model = loaded(block.network)
-    low = block.network.precision == "bfloat16"
+    network = block.network
+    device = devices.device_here()
+    model = loaded(network, device)
+    if not isinstance(network.model, str):
+        device = devices.device_of(model)  # a module stays where it is
     shape = (cube.sizes[Y], cube.sizes[X])
 
-    def run(view: halo.Tile, clipped: halo.Tile) -> np.ndarray:
+    def channels_of(views: tuple[halo.Tile, halo.Tile]) -> np.ndarray | None:
+        view, clipped = views
         margin = halo.clip(halo.grow(clipped, FILL_MARGIN), shape)
         phase = read_tile(cube["unwrapped_phase"][pair], margin)
         inside = halo.shift(clipped, margin)
         valid = np.isfinite(phase[inside])
-        lengths = [s.stop - s.start for s in view]
         if not valid.any():
-            return np.zeros(lengths, "float32")
+            return None
         elevation = None
         if "elevation" in block.names:
             height = read_tile(cube["elevation"], margin) - block.elevation_median
@@ -113,14 +118,24 @@ def noise(
         ]
         if any(any(b) for b in beyond):
             channels = np.pad(channels, [(0, 0), *beyond], mode="reflect")
-        torch.set_num_threads(block.network.threads)
-        x = torch.from_numpy(np.ascontiguousarray(channels[None]))
-        x = x.contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=low):
-            return np.asarray(model(x)[0, 0].float())
+        return channels
 
     tile = 512 if block.radius is not None and block.radius > 32 else 256
-    return halo.Lattice(shape, tile, block.radius).apply(run, target)
+    lattice = halo.Lattice(shape, tile, block.radius)
+    views = list(lattice.views(target))
+    readers = devices.READERS if device == devices.CUDA else 0
+    found = devices.outputs(
+        model,
+        devices.in_advance(channels_of, views, readers),
+        device=device,
+        precision=network.precision,
+        threads=task_threads(network.threads),
+    )
+    outputs = (
+        np.zeros([s.stop - s.start for s in view], "float32") if out is None else out
+        for (view, _), out in zip(views, found, strict=True)
+    )
+    return lattice.join(outputs, target)
 
 
 def read_tile(array: xr.DataArray, tile: halo.Tile) -> np.ndarray:
@@ -131,16 +146,16 @@ def read_tile(array: xr.DataArray, tile: halo.Tile) -> np.ndarray:
 _loading = threading.Lock()
 
 
-def loaded(network: Network) -> Any:
-    """Return the network ready for inference; loaded once per process."""
+def loaded(network: Network, device: str = "cpu") -> Any:
+    """Return the network ready for inference; loaded once per process and device."""
     if not isinstance(network.model, str):
         return network.model.eval()
     with _loading:
-        return _load(network.model, network.sha256)
+        return _load(network.model, network.sha256, device)
 
 
-@functools.lru_cache(maxsize=2)
-def _load(folder: str, sha256: str) -> Any:
+@functools.lru_cache(maxsize=4)
+def _load(folder: str, sha256: str, device: str) -> Any:
     import torch
 
     from cube_denoise.models import zoo
@@ -148,7 +163,7 @@ def _load(folder: str, sha256: str) -> Any:
     if zoo.model_hash(folder) != sha256:
         raise ValueError(f"{folder} changed while it was in use: run the step again")
     model: Any = zoo.load_model(folder).fused()
-    return model.to(memory_format=torch.channels_last)
+    return model.to(device, memory_format=torch.channels_last)
 
 
 def network_reference(model: "str | Path | nn.Module") -> "str | nn.Module":
@@ -165,18 +180,36 @@ def with_precision(block: NoiseModel, precision: str) -> NoiseModel:
     return replace(block, network=replace(block.network, precision=precision))
 
 
-def resolve_precision(
-    cube: xr.Dataset, block: NoiseModel, scalings: tuple[Scaling, ...], asked: str
-) -> str:
-    """Resolve "auto" on the middle tile of the pair with the largest scale."""
-    if asked != "auto":
-        return asked
-    import torch
+def fastest_precision(
+    cube: xr.Dataset, block: NoiseModel, pairs: Sequence[int]
+) -> tuple[str, str]:
+    """Fastest precision of this process's device that changes a tile too little to see.
 
-    usable = [k for k in range(cube.sizes[PAIR]) if k not in block.passed]
-    if not usable or not torch.cpu._is_avx512_bf16_supported():
-        return "float32"
-    pair = max(usable, key=lambda k: scalings[k].scale)
+    Tried on the middle tile of the pair with the largest scale, in the process that
+    calls: let a worker do it.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        As in `noise`.
+    block : NoiseModel
+        At "float32".
+    pairs : sequence of int
+        Positions of the pairs that may be tried.
+
+    Returns
+    -------
+    precision : str
+        "float32" unless another changes the tile by less than `PRECISION_LIMIT`.
+    reason : str
+        Why, for the log.
+    """
+    from cube_denoise import device as devices
+
+    faster = devices.rougher(devices.device_here())
+    if not pairs or not faster:
+        return "float32", "nothing to try, or nothing faster here"
+    pair = max(pairs, key=lambda k: block.scalings[k].scale)
     middle = halo.Tile(
         *(
             slice(n // 2 // 256 * 256, min(n // 2 // 256 * 256 + 256, n))
@@ -184,16 +217,15 @@ def resolve_precision(
         )
     )
     if not np.isfinite(read_tile(cube["unwrapped_phase"][pair], middle)).any():
-        log.info("precision float32: no data in the middle to try bfloat16 on")
-        return "float32"
+        return "float32", "no data in the middle to try others on"
     exact = noise(cube, middle, pair, block)
-    rough = noise(cube, middle, pair, with_precision(block, "bfloat16"))
-    change = float(np.sqrt(np.mean((rough - exact) ** 2))) * scalings[pair].scale
-    chosen = "bfloat16" if change < PRECISION_LIMIT else "float32"
-    log.info(
-        "precision %s (bfloat16 changes %s by %.3f mm rms)",
-        chosen,
-        pair_label(cube, pair),
-        change * 1e3,
-    )
-    return chosen
+    reasons = []
+    for precision in faster:
+        rough = noise(cube, middle, pair, with_precision(block, precision))
+        change = float(np.sqrt(np.mean((rough - exact) ** 2)))
+        change *= block.scalings[pair].scale
+        label = pair_label(cube, pair)
+        reasons.append(f"{precision} changes {label} by {change * 1e3:.3f} mm rms")
+        if change < PRECISION_LIMIT:
+            return precision, "; ".join(reasons)
+    return "float32", "; ".join(reasons)

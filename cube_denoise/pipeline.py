@@ -23,8 +23,9 @@ JOB_KEYS = {
     "grid": "crs, resolution, bbox of a new cube",
     "correct": "arguments of correct_cube; leave out to invert the raw pairs",
     "invert": "arguments of invert_cube",
-    "workers": "number of threads or processes",
-    "scheduler": "threads, processes or an address",
+    "cluster": "who works, as of cluster.Workers; auto if left out",
+    "workers": "number of threads, processes, GPUs or workers",
+    "memory_limit": "of each worker of cluster dask or cuda",
 }
 """Keys of a job and what they hold."""
 
@@ -67,7 +68,11 @@ def run(job: Mapping[str, Any]) -> RunReport:
     branch = job.get("branch") or "main"
 
     def workers() -> Workers:
-        return Workers(job.get("scheduler") or "threads", count=job.get("workers"))
+        return Workers(
+            job.get("cluster") or "auto",
+            count=job.get("workers"),
+            memory_limit=job.get("memory_limit"),
+        )
 
     workers()
     items = _call("search", search, job["source"], **(job.get("search") or {}))

@@ -406,7 +406,7 @@ def test_cube_stays_as_it_was(catalog, copy, identity, tmp_path):
         ("go together", "invert", copy, "--reference-rows", "1:5"),
         ("first:last", "invert", copy, *area("1-5", "1:5")),
         ("within 0..64", "invert", copy, *area("0:99", "1:5")),
-        ("scheduler='fast'", "invert", copy, "--scheduler", "fast"),
+        ("cluster='fast'", "invert", copy, "--cluster", "fast"),
         ("differs", "ingest", catalog, copy, "--resolution", 50),
         ("keys ['model']", "run", job),
         ("there is no cube", "info", tmp_path / "none"),

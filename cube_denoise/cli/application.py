@@ -21,6 +21,7 @@ FOREIGN = {
     "RasterioError",
     "ProjError",
     "CubeChangedError",
+    "ClusterError",
 }
 """Names of what else a wrong input or a refusing place raises."""
 
@@ -35,10 +36,24 @@ app = typer.Typer(
 Branch = Annotated[str, typer.Option(help="Branch of the cube to change or read.")]
 Count = Annotated[
     int | None,
-    typer.Option("--workers", min=1, help="Threads or processes; as many as cores."),
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Threads, processes, GPUs or workers; as many as there are.",
+    ),
 ]
-Scheduler = Annotated[
-    str, typer.Option(help="threads, processes, or a Dask address (tcp://...).")
+Cluster = Annotated[
+    str,
+    typer.Option(
+        help="threads, processes, dask (local processes), cuda (local GPUs), gateway "
+        "or gateway://host, kubernetes or kubernetes://name, or the address of a Dask "
+        "scheduler (tcp://...). auto takes that of DASK_SCHEDULER_ADDRESS, else GPUs, "
+        "else threads."
+    ),
+]
+MemoryLimit = Annotated[
+    str | None,
+    typer.Option(help="Of each worker of --cluster dask or cuda, such as 4GiB."),
 ]
 Cube = Annotated[
     str, typer.Argument(help="Cube: local path, s3://... or gs://...", metavar="CUBE")

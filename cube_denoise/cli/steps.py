@@ -9,9 +9,10 @@ from cube_denoise.cli.application import (
     PAIRS_FAILED,
     Box,
     Branch,
+    Cluster,
     Count,
     Cube,
-    Scheduler,
+    MemoryLimit,
     command,
     numbers,
     settings,
@@ -39,7 +40,8 @@ def ingest(
     bbox: Box = None,
     branch: Branch = "main",
     workers: Count = None,
-    scheduler: Scheduler = "threads",
+    cluster: Cluster = "auto",
+    memory_limit: MemoryLimit = None,
     chunk: Annotated[
         int, typer.Option(min=1, help="Of a new cube: pixels a side read at once.")
     ] = 256,
@@ -68,7 +70,7 @@ def ingest(
         cube,
         grid=grid,
         branch=branch,
-        workers=_workers(scheduler, workers),
+        workers=_workers(cluster, workers, memory_limit),
         chunk=chunk,
         shard=shard,
     )
@@ -94,7 +96,8 @@ def correct(
     ] = None,
     branch: Branch = "main",
     workers: Count = None,
-    scheduler: Scheduler = "threads",
+    cluster: Cluster = "auto",
+    memory_limit: MemoryLimit = None,
 ) -> None:
     """Estimate the atmosphere of every pair and subtract it.
 
@@ -104,7 +107,7 @@ def correct(
     """
     from cube_denoise.steps import correct_cube
 
-    pool = _workers(scheduler, workers)
+    pool = _workers(cluster, workers, memory_limit)
     report = correct_cube(
         cube, method, branch=branch, workers=pool, **settings(options)
     )
@@ -131,7 +134,8 @@ def invert(
     ] = None,
     branch: Branch = "main",
     workers: Count = None,
-    scheduler: Scheduler = "threads",
+    cluster: Cluster = "auto",
+    memory_limit: MemoryLimit = None,
 ) -> None:
     """Invert the pairs for displacement and velocity, positive toward the satellite.
 
@@ -156,7 +160,7 @@ def invert(
         weights=weights,
         reference=reference,
         variable=variable,
-        workers=_workers(scheduler, workers),
+        workers=_workers(cluster, workers, memory_limit),
     )
     _tell_step("inverted", "pixels", report)
 
@@ -167,8 +171,8 @@ def run(
 ) -> None:
     """Search, ingest, correct and invert as a job file says; every step resumes.
 
-    Keys: source, cube (required), search, branch, grid, correct, invert, workers,
-    scheduler; under them the arguments of the functions. Relative paths are relative
+    Keys: source, cube (required), search, branch, grid, correct, invert, cluster,
+    workers, memory_limit; under them the arguments of the functions. Relative paths are relative
     to the file. The exit code is 3 if pairs could not be read.
 
     Example of a job: {source: catalog.json, cube: track-005, correct: {model: dncnn}}
@@ -186,10 +190,10 @@ def run(
     _exit_if_failed(report.ingest)
 
 
-def _workers(scheduler: str, count: int | None) -> "Workers":
+def _workers(cluster: str, count: int | None, memory_limit: str | None) -> "Workers":
     from cube_denoise.cluster import Workers
 
-    return Workers(scheduler, count=count)
+    return Workers(cluster, count=count, memory_limit=memory_limit)
 
 
 def _range(text: str, option: str) -> list[int]:

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from cube_denoise.blocks import Window, spans, windows
+from cube_denoise.cluster import CPU_IO
 from cube_denoise.conventions import PAIR, X, Y
 
 READ_SIZE = 1024
@@ -51,6 +52,8 @@ class Correction(ABC):
     """Variables of the cube needed beside ``unwrapped_phase``."""
     passes: ClassVar[str] = "hold no data"
     """Why pairs are passed through."""
+    resource: ClassVar[str] = CPU_IO
+    """What its tasks ask for where workers offer it (`cluster.Workers.asking`)."""
 
     @property
     def label(self) -> dict[str, str]:

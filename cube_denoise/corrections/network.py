@@ -1,5 +1,6 @@
 """Networks that estimate the noise of one pair at a time, as corrections."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ import xarray as xr
 
 from cube_denoise import halo
 from cube_denoise.blocks import Window
+from cube_denoise.cluster import GPU
 from cube_denoise.conventions import (
     PAIR,
     X,
@@ -23,11 +25,11 @@ from cube_denoise.corrections.correction import Correction, Plan, Run
 from cube_denoise.inference import (
     Network,
     NoiseModel,
+    fastest_precision,
     loaded,
     network_reference,
     noise,
     read_tile,
-    resolve_precision,
     with_precision,
 )
 from cube_denoise.normalise import (
@@ -40,9 +42,11 @@ from cube_denoise.normalise import (
 if TYPE_CHECKING:
     from torch import nn
 
+log = logging.getLogger(__name__)
+
 MAX_MISSING = 0.5
 """Pairs with a larger fraction missing are passed through."""
-PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +57,12 @@ class NetworkCorrection(Correction):
     ----------
     model : str, pathlib.Path or torch.nn.Module
         Name of a shipped model, a model folder, or a network in eval mode.
-    precision : {"auto", "float32", "bfloat16"}
-        "auto" takes bfloat16 where the processor has it and a tile of the cube changes
-        by less than 0.1 mm rms.
+    precision : {"auto", "float32", "tf32", "bfloat16"}
+        "auto" takes bfloat16, or TF32 on a GPU, where the worker's device has it and a
+        tile of the cube changes by less than 0.1 mm rms. A worker without a GPU
+        computes TF32 as float32.
     threads : int
-        Torch threads of one task.
+        Torch threads of one task on a CPU.
 
     Raises
     ------
@@ -67,6 +72,7 @@ class NetworkCorrection(Correction):
 
     name: ClassVar[str] = "network"
     passes: ClassVar[str] = "are more than half missing"
+    resource: ClassVar[str] = GPU
     model: "str | Path | nn.Module"
     precision: str = "auto"
     threads: int = 1
@@ -158,7 +164,12 @@ class NetworkCorrection(Correction):
             elevation_median=_elevation_median(cube) if "elevation" in names else 0.0,
             radius=loaded(network).receptive_radius,
         )
-        resolved = resolve_precision(cube, work, scalings, self.precision)
+        resolved = self.precision
+        if resolved == "auto":
+            # Asked of a worker: it may have another device than this process.
+            usable = [k for k in range(cube.sizes[PAIR]) if k not in missing]
+            resolved, reason = run(partial(fastest_precision, cube, work), [usable])[0]
+            log.info("precision %s: %s", resolved, reason)
         return Plan(
             partial(_correct_pair, model=with_precision(work, resolved)),
             missing,

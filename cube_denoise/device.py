@@ -1,0 +1,222 @@
+"""Run a network over arrays in batches, on the GPU of this process or on its cores."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+CPU, CUDA = "cpu", "cuda"
+MEMORY_SHARE = 0.5
+"""Of the free memory of a GPU that a batch may take."""
+READERS = 4
+"""Threads that prepare arrays for a GPU while it computes."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_gpu = threading.Lock()
+"""Threads take turns to launch: one batch at a time needs memory for its layers."""
+_needs: dict[tuple[Any, ...], int] = {}
+"""Bytes that a GPU needs for one array: by network, shape and precision."""
+
+
+def device_here() -> str:
+    """Where networks run in this process: "cuda" if it sees a GPU, else "cpu"."""
+    return CUDA if torch.cuda.is_available() else CPU
+
+
+def device_of(model: torch.nn.Module) -> str:
+    """Where a network lies."""
+    parameter = next(model.parameters(), None)
+    return CPU if parameter is None else str(parameter.device.type)
+
+
+def rougher(device: str) -> tuple[str, ...]:
+    """Precisions that are faster than float32 on a device of this process."""
+    if device == CUDA:
+        low = torch.cuda.is_bf16_supported(including_emulation=False)
+        return ("bfloat16", "tf32") if low else ("tf32",)
+    return ("bfloat16",) if torch.cpu._is_avx512_bf16_supported() else ()
+
+
+def outputs(
+    model: Any,
+    arrays: Iterable[np.ndarray | None],
+    *,
+    device: str,
+    precision: str = "float32",
+    threads: int = 1,
+    batch: int | None = None,
+) -> Iterator[np.ndarray | None]:
+    """Outputs of a network for many arrays, in their order.
+
+    Arrays of one shape that follow each other go through together. On a GPU they are
+    copied from and to pinned memory while it computes, and a batch takes at most
+    `MEMORY_SHARE` of the memory that is free.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        In eval mode, on `device`: (batch, channels, y, x) to (batch, 1, y, x).
+    arrays : iterable of numpy.ndarray, shape (channels, y, x), float32
+        None is handed through.
+    device : {"cpu", "cuda"}
+        Where the model lies.
+    precision : {"float32", "tf32", "bfloat16"}
+        "tf32" is float32 on a CPU.
+    threads : int
+        Of torch, on a CPU.
+    batch : int, optional
+        Most arrays that go through together; by memory on a GPU, 1 on a CPU, when not
+        given.
+
+    Yields
+    ------
+    numpy.ndarray, shape (y, x), float32
+
+    Raises
+    ------
+    MemoryError
+        If a GPU cannot hold a single array.
+    """
+    launch = _on_gpu if device == CUDA else _on_cpu
+    ahead: list[Callable[[], Iterable[np.ndarray | None]]] = []
+
+    def most(shape: tuple[int, ...]) -> int:
+        if device == CPU:
+            return batch or 1
+        need = _needs.get((id(model), shape, precision))
+        fits = 1 if need is None else batch_size(_free(), need)
+        return min(fits, batch or fits)
+
+    for group in _groups(arrays, most):
+        ahead.append(launch(model, group, precision, threads))
+        if len(ahead) > (device == CUDA):
+            yield from ahead.pop(0)()
+    for collect in ahead:
+        yield from collect()
+
+
+def batch_size(free: int, need: int) -> int:
+    """Arrays of `need` bytes each that may go through a GPU of `free` bytes at once."""
+    return max(1, int(MEMORY_SHARE * free) // max(need, 1))
+
+
+def in_advance(
+    function: Callable[[Item], Result], items: Iterable[Item], readers: int
+) -> Iterator[Result]:
+    """`map` that works ahead in other threads; in this one with 0 readers."""
+    if readers == 0:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(readers) as pool:
+        queue: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                queue.append(pool.submit(function, item))
+                if len(queue) > 2 * readers:
+                    yield queue.popleft().result()
+            while queue:
+                yield queue.popleft().result()
+        finally:
+            for future in queue:
+                future.cancel()
+
+
+def _groups(
+    arrays: Iterable[np.ndarray | None], most: Callable[[tuple[int, ...]], int]
+) -> Iterator[list[np.ndarray | None]]:
+    """Cut into runs of one shape and of at most ``most(shape)``."""
+    group: list[Any] = []
+    for array in arrays:
+        if group and (
+            array is None
+            or group[0] is None
+            or array.shape != group[0].shape
+            or len(group) >= most(array.shape)
+        ):
+            yield group
+            group = []
+        group.append(array)
+    if group:
+        yield group
+
+
+def _on_cpu(
+    model: Any, group: list[Any], precision: str, threads: int
+) -> Callable[[], Iterable[np.ndarray | None]]:
+    if group[0] is None:
+        return lambda: group
+    torch.set_num_threads(threads)
+    x = torch.from_numpy(np.stack(group))
+    x = x.contiguous(memory_format=torch.channels_last)
+    with _computing(CPU, precision):
+        values = np.asarray(model(x)[:, 0].float())
+    return lambda: values
+
+
+def _on_gpu(
+    model: Any, group: list[Any], precision: str, threads: int
+) -> Callable[[], Iterable[np.ndarray | None]]:
+    """Start copies and computation; what is returned waits for their end."""
+    if group[0] is None:
+        return lambda: group
+    pinned = torch.empty((len(group), *group[0].shape), pin_memory=True)
+    np.stack(group, out=pinned.numpy())
+    key = (id(model), group[0].shape, precision)
+    try:
+        with _gpu, _computing(CUDA, precision):
+            before = torch.cuda.memory_allocated()
+            if key not in _needs:
+                torch.cuda.reset_peak_memory_stats()
+            x = pinned.to(CUDA, non_blocking=True)
+            y = model(x.contiguous(memory_format=torch.channels_last))[:, 0].float()
+            if key not in _needs:
+                peak = torch.cuda.max_memory_allocated() - before
+                _needs[key] = -(-peak // len(group))
+            values = torch.empty(y.shape, pin_memory=True)
+            values.copy_(y, non_blocking=True)
+            done = torch.cuda.Event(blocking=True)
+            done.record()
+    except torch.cuda.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        if len(group) == 1:
+            raise MemoryError(
+                f"the GPU cannot hold one tile of {group[0].shape} for this network"
+            ) from None
+        halves = group[: len(group) // 2], group[len(group) // 2 :]
+        parts = [_on_gpu(model, half, precision, threads) for half in halves]
+        return lambda: (value for part in parts for value in part())
+
+    def collect() -> Iterable[np.ndarray]:
+        done.synchronize()
+        return values.numpy()
+
+    return collect
+
+
+def _free() -> int:
+    """Bytes of the GPU that are free, those that torch keeps for later included."""
+    free, _ = torch.cuda.mem_get_info()
+    return int(free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated())
+
+
+@contextmanager
+def _computing(device: str, precision: str) -> Iterator[None]:
+    """Set inference, and the precision of products; TF32 is a switch of the process."""
+    low = precision == "bfloat16"
+    with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=low):
+        if device == CPU:
+            yield
+            return
+        before = torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = precision != "float32"
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.allow_tf32 = before
