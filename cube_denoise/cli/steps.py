@@ -172,8 +172,8 @@ def run(
     """Search, ingest, correct and invert as a job file says; every step resumes.
 
     Keys: source, cube (required), search, branch, grid, correct, invert, cluster,
-    workers, memory_limit; under them the arguments of the functions. Relative paths are relative
-    to the file. The exit code is 3 if pairs could not be read.
+    workers, memory_limit; under them the arguments of the functions. Relative paths
+    are relative to the file. The exit code is 3 if pairs could not be read.
 
     Example of a job: {source: catalog.json, cube: track-005, correct: {model: dncnn}}
 
