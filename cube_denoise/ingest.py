@@ -1,26 +1,30 @@
 """Interferograms into a cube: one task per pair, warped onto the cube's grid."""
 
-import functools
-import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import xarray as xr
-import zarr
 from odc.geo.geobox import GeoBox
 
 from cube_denoise import catalog, store
+from cube_denoise.append import NewPairs, append
+from cube_denoise.changes import as_item, compare
 from cube_denoise.cluster import Workers
-from cube_denoise.conventions import PAIR, X, Y
+from cube_denoise.conventions import PAIR
+from cube_denoise.cube_fit import (
+    acquisitions,
+    attributes_of,
+    check_fit,
+    same_grid,
+    told,
+)
 from cube_denoise.grid import grid_of, regular_grid
 from cube_denoise.interferogram import Interferogram
-from cube_denoise.pair_sources import ArrayPairs, PairSource, RasterPairs, read_task
-from cube_denoise.progress import progress
-
-log = logging.getLogger(__name__)
+from cube_denoise.pair_sources import ArrayPairs, RasterPairs
 
 
 @dataclass
@@ -33,6 +37,10 @@ class IngestReport:
     """Pairs asked for that were there already."""
     failed: dict[str, str] = field(default_factory=dict)
     """Item id -> why it could not be read."""
+    replaced: int = 0
+    """Pairs whose product was reprocessed: of `added`."""
+    withdrawn: int = 0
+    """Pairs taken out."""
 
 
 def ingest(
@@ -44,6 +52,9 @@ def ingest(
     workers: Workers | None = None,
     chunk: int = store.CHUNK,
     shard: int = store.SHARD,
+    replace: bool = False,
+    withdraw: Collection[tuple[str, ...]] = (),
+    search: str | None = None,
 ) -> IngestReport:
     """Read interferograms into a cube; those already there are left alone.
 
@@ -62,6 +73,14 @@ def ingest(
         Who reads; threads of this machine by default.
     chunk, shard : int
         Of a new cube, see `store.create_cube`.
+    replace : bool
+        Whether pairs whose product was reprocessed (`changes.compare`) are read anew,
+        in the place of the old ones. An old one stays if the new one cannot be read.
+    withdraw : collection of tuple
+        Keys (`Interferogram.key`) of pairs to take out of the cube. The last pairs move
+        into their places: only those are rewritten.
+    search : str, optional
+        Mark of the search that found the items, remembered with each.
 
     Returns
     -------
@@ -77,49 +96,83 @@ def ingest(
     if not items:
         raise ValueError("items is empty: there is nothing to ingest")
     records = catalog.resolve(items)
+    first = records[0]
     if len({round(r.wavelength, 9) for r in records}) > 1:
         raise ValueError(
             "items mix wavelengths "
             f"{sorted({r.wavelength for r in records})} m: one sensor per cube"
         )
-    try:
-        cube = store.open_cube(url, branch=branch)
-    except store.CubeError:
-        if store.exists(url):
-            cube = store.open_cube(url)  # the branch is made from main
-        else:
-            first = records[0]
-            place = grid or regular_grid((r.crs, r.shape, r.transform) for r in records)
-            store.create_cube(
-                url,
-                place,
-                attributes=_attributes(first),
-                chunk=chunk,
-                shard=shard,
-            )
-            cube = store.open_cube(url)
+    if not store.exists(url):
+        place = grid or regular_grid((r.crs, r.shape, r.transform) for r in records)
+        make_cube(url, place, attributes_of(first), chunk=chunk, shard=shard)
+    base, cube = store.newest(url, branch=branch)
     if grid is not None and grid != grid_of(cube.attrs):
         raise ValueError(
-            f"grid={_told(grid)} differs from that of {url}, "
-            f"{_told(grid_of(cube.attrs))}"
+            f"grid={told(grid)} differs from that of {url}, {told(grid_of(cube.attrs))}"
         )
-    _check_fit(records[0].track, records[0].wavelength, cube, url)
-    known = {tuple(item["key"]) for item in cube.attrs["items"]}
-    new = [r for r in records if r.key not in known]
-    report = IngestReport(present=len(records) - len(new))
-    if not new:
+    check_fit(first.track, first.wavelength, cube, url)
+    changes = compare(cube.attrs["items"], records)
+    again = changes.reprocessed if replace else ()
+    todo = [*changes.new, *again]
+    place_of = {tuple(item["key"]): k for k, item in enumerate(cube.attrs["items"])}
+    withdrawn = sorted(place_of[key] for key in withdraw if key in place_of)
+    report = IngestReport(present=len(records) - len(changes.new) - len(again))
+    if not todo and not withdrawn:
         return report
-    moments = _acquisitions(cube, records)
-    source = RasterPairs(grid_of(cube.attrs), int(cube.attrs["shard"]), tuple(new))
-    asked = {"items": [[r.id, r.assets["unwrapped_phase"].href] for r in new]}
-    pairs = _Pairs(
-        reference_time=np.array([moments[r.key[0]] for r in new]),
-        secondary_time=np.array([moments[r.key[1]] for r in new]),
-        perpendicular_baseline=np.array([r.perpendicular_baseline for r in new]),
-        items=[{"id": r.id, "key": list(r.key)} for r in new],
+    moments = acquisitions(cube, records)
+    source = RasterPairs(grid_of(cube.attrs), int(cube.attrs["shard"]), tuple(todo))
+    pairs = NewPairs(
+        reference_time=np.array([moments[r.key[0]] for r in todo], "datetime64[s]"),
+        secondary_time=np.array([moments[r.key[1]] for r in todo], "datetime64[s]"),
+        perpendicular_baseline=np.array([r.perpendicular_baseline for r in todo]),
+        items=[as_item(r, search) for r in todo],
     )
-    layers = [] if "los_up" in cube else source.static_layers()
-    return _append(url, branch, asked, pairs, source, layers, workers, report)
+    asked = {"items": [[i["id"], i["version"]] for i in pairs.items]}
+    if replace or withdrawn:
+        items_there = cube.attrs["items"]
+        asked["withdraw"] = [items_there[k]["id"] for k in withdrawn]
+    layers = [] if "los_up" in cube or not todo else source.static_layers()
+    replaced = {len(changes.new) + k: place_of[r.key] for k, r in enumerate(again)}
+    failed = append(
+        url,
+        pairs,
+        source,
+        base=base,
+        branch=branch,
+        asked=asked,
+        layers=layers,
+        workers=workers,
+        replaced=replaced,
+        withdrawn=withdrawn,
+    )
+    report.failed = {todo[k].id: why for k, why in failed.items()}
+    report.added = len(todo) - len(failed)
+    report.replaced = len(set(replaced) - set(failed))
+    report.withdrawn = len(withdrawn)
+    return report
+
+
+def make_cube(
+    url: str | Path,
+    grid: GeoBox,
+    attributes: Mapping[str, Any],
+    *,
+    chunk: int = store.CHUNK,
+    shard: int = store.SHARD,
+) -> None:
+    """Make an empty cube, unless another process is making the same one."""
+    for wait in (0.5, 1.0, 2.0, None):
+        try:
+            store.create_cube(
+                url, grid, attributes=attributes, chunk=chunk, shard=shard
+            )
+            return
+        except store.CubeError:
+            if store.exists(url):
+                return
+            if wait is None or not store.is_being_made(url):
+                raise
+            time.sleep(wait)
 
 
 def ingest_dataset(
@@ -169,17 +222,14 @@ def ingest_dataset(
             for n in ("wavelength", "heading")
             if n in dataset.attrs
         }
-        store.create_cube(url, place, attributes=attributes, chunk=chunk, shard=shard)
-    try:
-        cube = store.open_cube(url, branch=branch)
-    except store.CubeError:
-        cube = store.open_cube(url)  # the branch is made from main
-    if not _same_grid(place, grid_of(cube.attrs)):
+        make_cube(url, place, attributes, chunk=chunk, shard=shard)
+    base, cube = store.newest(url, branch=branch)
+    if not same_grid(place, grid_of(cube.attrs)):
         raise ValueError(
-            f"the grid of dataset, {_told(place)}, differs from that of {url}, "
-            f"{_told(grid_of(cube.attrs))}"
+            f"the grid of dataset, {told(place)}, differs from that of {url}, "
+            f"{told(grid_of(cube.attrs))}"
         )
-    _check_fit(dataset.attrs["track"], float(dataset.attrs["wavelength"]), cube, url)
+    check_fit(dataset.attrs["track"], float(dataset.attrs["wavelength"]), cube, url)
     times = [
         dataset[n].values.astype("datetime64[s]")
         for n in ("reference_time", "secondary_time")
@@ -202,7 +252,7 @@ def ingest_dataset(
         if "perpendicular_baseline" in dataset.variables
         else np.full(len(new), np.nan)
     )
-    pairs = _Pairs(
+    pairs = NewPairs(
         times[0][new],
         times[1][new],
         baseline,
@@ -210,128 +260,16 @@ def ingest_dataset(
     )
     layers = [] if "los_up" in cube else source.static_layers()
     asked = {"dataset": [keys[k] for k in new]}
-    return _append(url, branch, asked, pairs, source, layers, workers, report)
-
-
-class _Pairs(NamedTuple):
-    """Coordinates of new pairs, as `store.append_pairs` takes them."""
-
-    reference_time: np.ndarray
-    secondary_time: np.ndarray
-    perpendicular_baseline: np.ndarray
-    items: list[dict[str, Any]]
-
-
-def _append(
-    url: str | Path,
-    branch: str,
-    asked: dict[str, Any],
-    pairs: _Pairs,
-    source: PairSource,
-    layers: list[str],
-    workers: Workers | None,
-    report: IngestReport,
-) -> IngestReport:
-    """Stage the new pairs, drop those that failed, publish the rest."""
-    with store.stage(url, step="ingest", branch=branch, asked=asked) as stage:
-        grid_sizes = {d: stage.cube.sizes[d] for d in (Y, X)}
-        if not stage.resumed():
-
-            def extend(root: zarr.Group) -> None:
-                store.append_pairs(root, **pairs._asdict())
-                store.declare(root, layers, grid_sizes)
-
-            stage.change(extend, f"room for {len(pairs.items)} pairs")
-        count = len(pairs.items)
-        before = stage.cube.sizes[PAIR] - count
-        tasks = [*range(count), *(["static"] if layers else [])]
-        size = 2 * 4 * grid_sizes[Y] * grid_sizes[X]  # phase and coherence, bytes
-        work = functools.partial(read_task, source=source, before=before)
-        with (
-            workers or Workers() as pool,
-            progress("ingest", count, unit="pairs", size=size) as advance,
-        ):
-            stage.fill(
-                work,
-                tasks,
-                pool,
-                advance=advance,
-                amount=lambda task: float(task != "static"),
-            )
-        failed = {
-            pairs.items[k]["id"]: why for k, why in stage.skipped.items() if k < count
-        }
-        gone = [before + k for k in stage.skipped if k < count]
-        report.failed, report.added = failed, count - len(gone)
-
-        def finish(root: zarr.Group) -> None:
-            if gone:
-                store.drop_pairs(root, gone)
-            if count in stage.skipped:
-                log.warning("no elevation or look vectors: %s", stage.skipped[count])
-                for name in layers:
-                    del root[name]
-            root.attrs["failed"] = [{"id": k, "reason": v} for k, v in failed.items()]
-
-        title = f"{report.added} pairs" + (f", {len(failed)} failed" if failed else "")
-        if report.added:
-            stage.publish(title, details={"failed": failed}, edit=finish)
-        else:
-            stage.discard()
-    return report
-
-
-def _attributes(record: Interferogram) -> dict[str, Any]:
-    found = {"wavelength": record.wavelength, "track": record.track}
-    return found | ({} if record.heading is None else {"heading": record.heading})
-
-
-def _check_fit(
-    track: str, wavelength: float, cube: xr.Dataset, url: str | Path
-) -> None:
-    if track != cube.attrs["track"]:
-        raise ValueError(
-            f"items are of track {track} and {url} is of track "
-            f"{cube.attrs['track']}: one track per cube"
-        )
-    if abs(wavelength - cube.attrs["wavelength"]) > 1e-6:
-        raise ValueError(
-            f"items have wavelength {wavelength} m and {url} has "
-            f"{cube.attrs['wavelength']} m: one sensor per cube"
-        )
-
-
-def _same_grid(one: GeoBox, other: GeoBox) -> bool:
-    """Whether pixels coincide, to a thousandth of their size."""
-    return (
-        one.shape == other.shape
-        and one.crs == other.crs
-        and one.affine.almost_equals(other.affine, 1e-3 * abs(other.affine.a))
+    failed = append(
+        url,
+        pairs,
+        source,
+        base=base,
+        branch=branch,
+        asked=asked,
+        layers=layers,
+        workers=workers,
     )
-
-
-def _told(grid: GeoBox) -> str:
-    code = grid.crs.epsg if grid.crs is not None else None
-    transform = ", ".join(f"{v:g}" for v in grid.affine[:6])
-    rows, columns = grid.shape
-    return f"{rows} x {columns} pixels at ({transform}), EPSG:{code or 'none'}"
-
-
-def _acquisitions(
-    cube: xr.Dataset, records: Sequence[Interferogram]
-) -> dict[str, np.datetime64]:
-    """One time per acquisition date: products of one pass may differ by seconds.
-
-    The time that the cube has, else the earliest of the records.
-    """
-    found: dict[str, np.datetime64] = {}
-    for record in records:
-        for date, moment in zip(
-            record.key[:2], (record.reference_time, record.secondary_time), strict=True
-        ):
-            time = np.datetime64(int(moment.timestamp()), "s")
-            found[date] = min(time, found.get(date, time))
-    for name in store.PAIR_TIMES:
-        for time in cube[name].values.astype("datetime64[s]"):
-            found[str(time.astype("datetime64[D]"))] = time
-    return found
+    report.failed = {pairs.items[k]["id"]: why for k, why in failed.items()}
+    report.added = len(new) - len(failed)
+    return report

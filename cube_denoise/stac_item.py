@@ -67,6 +67,7 @@ def to_item(interferogram: Interferogram) -> pystac.Item:
         "view:azimuth": None if record.heading is None else (record.heading + 90) % 360,
         _OWN + "heading": record.heading,
         "proj:code" if coded else "proj:wkt2": record.crs,
+        "updated": record.version or None,
     }
     properties |= {k: v for k, v in optional.items() if v is not None and v == v}
     viewed = any(key.startswith("view:") for key in properties)
@@ -168,6 +169,7 @@ def from_item(item: pystac.Item) -> Interferogram:
         incidence_angle=fields.get("view:incidence_angle"),
         heading=heading,
         assets=assets,
+        version=str(fields.get("updated") or fields.get("created") or ""),
     )
 
 

@@ -20,6 +20,12 @@ from cube_denoise.correct import PASSED_THROUGH, plan_correction
 from cube_denoise.corrections import Correction, find_correction
 from cube_denoise.invert import plan_inversion
 from cube_denoise.progress import progress
+from cube_denoise.state import (
+    inversion_is_due,
+    pair_state,
+    pairs_to_correct,
+    stack_state,
+)
 
 log = logging.getLogger(__name__)
 
@@ -68,27 +74,22 @@ def correct_cube(
     ValueError
         If the cube lacks something or the method or an option is unknown.
     """
-    cube = _open(url, branch)
+    base, cube = store.newest(url, branch=branch)
     pool = workers or Workers()
     correction = find_correction(method, **options).shared_by(pool.count)
-    pairs = list(range(cube.sizes.get(PAIR, 0)))
-    fresh = True
-    if "corrected_phase" in cube:
-        again = correction.again(cube["corrected_phase"].attrs)
-        if again is not None:
-            todo = np.flatnonzero(cube["correction_status"].values == 0).tolist()
-            if not todo:
-                return StepReport(notes=[f"all pairs are corrected with {method}"])
-            if not correction.whole_stack:
-                correction, pairs, fresh = again, todo, False
+    correction, pairs, fresh = pairs_to_correct(cube, correction)
+    if not pairs and cube.sizes.get(PAIR, 0):
+        return StepReport(notes=[f"all pairs are corrected with {method}"])
     report = StepReport(done=len(pairs))
     with pool:
-        return _correct(url, branch, cube, correction, pairs, fresh, pool, report)
+        pool = pool.asking(correction.resource)
+        return _correct(url, branch, base, cube, correction, pairs, fresh, pool, report)
 
 
 def _correct(
     url: str | Path,
     branch: str,
+    base: str,
     cube: xr.Dataset,
     correction: Correction,
     pairs: list[int],
@@ -109,7 +110,9 @@ def _correct(
         ),
     )
     report.notes += correction.caution()
-    attributes = dict(job.attributes)
+    attributes = {name: dict(told) for name, told in job.attributes.items()}
+    if correction.whole_stack:
+        attributes["corrected_phase"]["stack_state"] = stack_state(cube)
     asked = {**attributes["corrected_phase"], "pairs": pairs}
 
     def layout(root: zarr.Group) -> None:
@@ -130,6 +133,7 @@ def _correct(
         url,
         "correct",
         branch,
+        base,
         asked,
         job,
         pool,
@@ -169,18 +173,9 @@ def invert_cube(
     ValueError
         If the cube lacks something or an option is unknown.
     """
-    cube = _open(url, branch)
-    area = _area(reference)
-    asked = {
-        "weights": weights,
-        "reference": {d: [s.start, s.stop] for d, s in area.items()} if area else None,
-        "variable": variable,
-    }
-    newest = store.newest_step(url, branch=branch)
-    if newest.get("step") == "invert" and newest["details"] == {
-        **newest["details"],
-        **asked,
-    }:
+    base, cube = store.newest(url, branch=branch)
+    asked, area = inversion_options(weights, reference, variable)
+    if not inversion_is_due(cube, asked):
         return StepReport(notes=["displacement and velocity are up to date"])
     report = StepReport()
     job = _noted(
@@ -196,6 +191,9 @@ def invert_cube(
     )
     report.done = cube.sizes[Y] * cube.sizes[X]
     chosen = dict(job.attributes["velocity"])
+    chosen["inversion_options"] = store.fingerprint(asked)
+    chosen["pair_state"] = pair_state(cube, chosen["phase_variable"])
+    chosen["pairs_inverted"] = cube.sizes[PAIR]
     rows, columns = chosen["reference_rows"], chosen["reference_columns"]
     if area is None:
         report.notes.append(
@@ -208,7 +206,7 @@ def invert_cube(
             root,
             job.outputs,
             job.sizes,
-            attributes=job.attributes,
+            attributes=dict.fromkeys(job.outputs, chosen),
             times=np.asarray(job.coords["time"]),
         )
 
@@ -217,6 +215,7 @@ def invert_cube(
             url,
             "invert",
             branch,
+            base,
             asked,
             job,
             pool,
@@ -227,11 +226,15 @@ def invert_cube(
     return report
 
 
-def _open(url: str | Path, branch: str) -> xr.Dataset:
-    """The newest state of `branch`, or of main where the branch is not made yet."""
-    repository = store.open_repository(url)
-    known = branch in repository.list_branches()
-    return store.open_cube(url, branch=branch if known else "main")
+def inversion_options(
+    weights: str = "coherence",
+    reference: Mapping[str, Any] | None = None,
+    variable: str | None = None,
+) -> tuple[dict[str, Any], dict[str, slice] | None]:
+    """Options of `invert_cube` as it records them, and the reference area as slices."""
+    area = _area(reference)
+    limits = {d: [s.start, s.stop] for d, s in area.items()} if area else None
+    return {"weights": weights, "reference": limits, "variable": variable}, area
 
 
 def _noted(report: StepReport, plan: Callable[[], Any]) -> Any:
@@ -249,6 +252,7 @@ def _fill(
     url: str | Path,
     step: str,
     branch: str,
+    base: str,
     asked: Mapping[str, Any],
     job: BlockJob,
     pool: Workers,
@@ -264,7 +268,7 @@ def _fill(
         * np.prod([job.sizes[d] for d in VARIABLES[n].dims])
         for n in job.outputs
     )
-    with store.stage(url, step=step, branch=branch, asked=asked) as stage:
+    with store.stage(url, step=step, branch=branch, asked=asked, base=base) as stage:
         if not stage.resumed():
             stage.change(layout, "layout")
         with progress(

@@ -477,7 +477,7 @@ def test_dropped_pairs_leave_the_others(cube: Path, gone: list[int]) -> None:
     fill(cube, range(5), some, edit=lambda root: append(root, 3, first=2))
     before = store.open_cube(cube).load()
     with store.stage(cube, step="drop", branch="main", asked={}) as stage:
-        stage.change(lambda root: store.drop_pairs(root, gone), "drop")
+        stage.change(lambda root: store.arrange_pairs(root, [k for k in range(5) if k not in gone]), "drop")
         stage.publish("drop")
     after = store.open_cube(cube).load()
     kept = [k for k in range(5) if k not in gone]

@@ -24,6 +24,7 @@ from cube_denoise.store.repository import (
     find_repository,
     is_empty,
     local_path,
+    moving,
     storage,
 )
 
@@ -83,7 +84,8 @@ def create_cube(
             path.mkdir(parents=True, exist_ok=True)
             if not os.access(path, os.W_OK):
                 raise CubeError(f"url={str(url)!r}: the folder cannot be written to")
-        repository = repository or create_repository(storage(url))
+        with moving(url):
+            repository = repository or create_repository(storage(url))
         session = repository.writable_session("main")
         root = zarr.create_group(session.store)
         root.attrs.update(
@@ -139,10 +141,11 @@ def create_cube(
             "coherence",
         ):
             _create_array(root, name, sizes)
-        session.commit(
-            "create",
-            metadata=commit_metadata("create", {"grid": str(grid), "chunk": chunk}),
-        )
+        asked = {"grid": str(grid), "chunk": chunk}
+        with moving(url):
+            if not is_empty(repository):
+                raise CubeError(f"url={str(url)!r}: there is a cube already")
+            session.commit("create", metadata=commit_metadata("create", asked))
     except icechunk.IcechunkError as error:
         raise CubeError(f"url={str(url)!r} cannot be made: {brief(error)}") from None
     except OSError as error:
@@ -284,25 +287,44 @@ def append_pairs(
     root.attrs["items"] = known + [dict(i) for i in items]
 
 
-def drop_pairs(root: zarr.Group, gone: Sequence[int]) -> None:
-    """Remove pairs, given by position; the others keep their order."""
+def arrange_pairs(root: zarr.Group, sources: Sequence[int]) -> None:
+    """Make pair `k` of what is pair ``sources[k]`` now; what is not named goes.
+
+    Only pairs that change place are read and written.
+
+    Parameters
+    ----------
+    root : zarr.Group
+        Of the cube.
+    sources : sequence of int
+        Positions, all different, none before the place it goes to: ``sources[k] >= k``.
+
+    Raises
+    ------
+    ValueError
+        If `sources` is not so.
+    """
     items = list(root.attrs["items"])  # type: ignore[arg-type]
-    kept = [k for k in range(len(items)) if k not in set(gone)]
+    fits = all(k <= old < len(items) for k, old in enumerate(sources))
+    if not fits or len(set(sources)) < len(sources):
+        raise ValueError(
+            f"{sources=} must be different positions below {len(items)}, none before "
+            "the place it goes to"
+        )
+    moves = [(new, old) for new, old in enumerate(sources) if new != old]
     for names, array in _arrays(root):
         if PAIR not in names:
             continue
         shards = array.shards or array.chunks
         corners = [range(0, n, s) for n, s in zip(array.shape, shards, strict=True)]
-        for new, old in enumerate(kept):
-            if new == old:
-                continue
+        for new, old in moves:
             for corner in product(*corners[1:]):
                 part = tuple(
                     slice(c, c + s) for c, s in zip(corner, shards[1:], strict=True)
                 )
                 array[(new, *part)] = array[(old, *part)]
-        array.resize((len(kept), *array.shape[1:]))
-    root.attrs["items"] = [items[k] for k in kept]
+        array.resize((len(sources), *array.shape[1:]))
+    root.attrs["items"] = [items[k] for k in sources]
 
 
 def _arrays(root: zarr.Group) -> Iterator[tuple[tuple[str, ...], Any]]:

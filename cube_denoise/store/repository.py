@@ -4,14 +4,18 @@ import functools
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import icechunk
 import xarray as xr
+
+from cube_denoise import places
+from cube_denoise.places import local_path
+from cube_denoise.store.owners import is_hidden
 
 icechunk.set_logs_filter("error")
 
@@ -25,46 +29,17 @@ class CubeChangedError(RuntimeError):
 
 
 def storage(url: str | Path) -> icechunk.Storage:
-    """Icechunk storage of a local path, ``s3://`` or ``gs://`` URL.
-
-    Credentials, region and endpoint (``AWS_ENDPOINT_URL``) come from the environment.
+    """Icechunk storage of a cube's place; see `places.bucket` for buckets.
 
     Raises
     ------
     CubeError
-        If the scheme is unknown, or there is no bucket in the URL.
+        If the place is not one.
     """
-    path = local_path(url)
-    if path is not None:
-        return icechunk.local_filesystem_storage(str(path))
-    parts = urlsplit(str(url))
-    prefix = parts.path.strip("/")
-    if parts.scheme in ("s3", "gs") and not parts.netloc:
-        raise CubeError(f"url={str(url)!r}: must be {parts.scheme}://bucket/path")
-    if parts.scheme == "s3":
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get(
-            "AWS_ENDPOINT_URL"
-        )
-        return icechunk.s3_storage(
-            bucket=parts.netloc,
-            prefix=prefix,
-            from_env=True,
-            endpoint_url=endpoint,
-            allow_http=bool(endpoint and endpoint.startswith("http://")),
-            force_path_style=bool(endpoint),
-            region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
-        )
-    if parts.scheme == "gs":
-        return icechunk.gcs_storage(bucket=parts.netloc, prefix=prefix, from_env=True)
-    raise CubeError(f"url={str(url)!r}: must be a local path, s3://... or gs://...")
-
-
-def local_path(url: str | Path) -> Path | None:
-    """Absolute path of a cube on disk; None for one in a bucket."""
-    parts = urlsplit(str(url))
-    if parts.scheme not in ("", "file"):
-        return None
-    return Path(parts.path if parts.scheme else str(url)).absolute()
+    try:
+        return places.icechunk_storage(url)
+    except places.PlaceError as error:
+        raise CubeError(str(error)) from None
 
 
 def find_repository(url: str | Path) -> icechunk.Repository | None:
@@ -75,6 +50,11 @@ def find_repository(url: str | Path) -> icechunk.Repository | None:
             raise CubeError(f"url={str(url)!r} is a file and must be a folder")
         return None  # Icechunk would make the folder, and panic where it cannot.
     place = storage(url)
+    if path is None:  # Icechunk would try a dead host for half a minute
+        try:
+            places.check(url)
+        except places.PlaceError as error:
+            raise CubeError(str(error)) from None
     if not icechunk.Repository.exists(place):
         return None
     return icechunk.Repository.open(place)
@@ -128,6 +108,15 @@ def exists(url: str | Path) -> bool:
         raise CubeError(f"url={str(url)!r} cannot be reached: {brief(error)}") from None
 
 
+def is_being_made(url: str | Path) -> bool:
+    """Whether there is a repository without the first commit of a cube."""
+    try:
+        repository = find_repository(url)
+        return repository is not None and is_empty(repository)
+    except (icechunk.IcechunkError, CubeError):
+        return False
+
+
 def brief(error: Exception) -> str:
     """What an Icechunk error says and its root cause, on one line."""
     lines = [
@@ -177,6 +166,23 @@ def open_cube(
     return _dataset(_reading(repository, url, branch, snapshot).store, chunks=chunks)
 
 
+def newest(url: str | Path, *, branch: str = "main") -> tuple[str, xr.Dataset]:
+    """Newest state of a branch, or of main where the branch is not made yet.
+
+    Returns
+    -------
+    snapshot : str
+        Id of the state.
+    cube : xarray.Dataset
+        As from `open_cube`.
+    """
+    repository = open_repository(url)
+    known = branch in repository.list_branches()
+    snapshot = repository.lookup_branch(branch if known else "main")
+    store = _reading(repository, url, branch, snapshot).store
+    return snapshot, _dataset(store)
+
+
 def _reading(
     repository: icechunk.Repository,
     url: str | Path,
@@ -215,7 +221,63 @@ def open_snapshot(url: str, snapshot: str) -> xr.Dataset:
 
 def visible_branches(repository: icechunk.Repository) -> set[str]:
     """Names of the branches, without those of steps under way."""
-    return {b for b in repository.list_branches() if not b.startswith("staging-")}
+    return {b for b in repository.list_branches() if not is_hidden(b)}
+
+
+@contextmanager
+def moving(url: str | Path) -> Iterator[None]:
+    """Hold the right to move a branch that readers see; waits for its turn.
+
+    In a bucket conditional requests keep two writers apart. A local disk has nothing
+    of the kind: there processes take turns at a lock on the folder, which the kernel lets
+    go when its holder dies.
+    """
+    path = local_path(url)
+    if path is None:
+        yield
+        return
+    try:
+        import fcntl
+    except ImportError:  # Windows: one writer at a time is up to the user
+        yield
+        return
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def move_branch(
+    repository: icechunk.Repository,
+    url: str | Path,
+    branch: str,
+    snapshot: str,
+    *,
+    base: str | None,
+    doing: str,
+) -> None:
+    """Point a branch at another state, if it is still at `base` (None = not made yet).
+
+    Raises
+    ------
+    CubeChangedError
+        If somebody else has moved it.
+    """
+    try:
+        if base == snapshot:
+            return
+        with moving(url):
+            if base is None:
+                repository.create_branch(branch, snapshot)
+            else:
+                repository.reset_branch(branch, snapshot, from_snapshot_id=base)
+    except icechunk.IcechunkError as error:
+        raise CubeChangedError(
+            f"{url} was changed by another process during {doing}; "
+            f"nothing is lost, run it again ({brief(error)})"
+        ) from None
 
 
 def commit_metadata(step: str, details: Mapping[str, Any]) -> dict[str, Any]:

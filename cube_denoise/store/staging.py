@@ -19,11 +19,13 @@ import zarr
 from cube_denoise.blocks import Window, variable_window
 from cube_denoise.cluster import Workers
 from cube_denoise.progress import Advance
+from cube_denoise.store import owners
 from cube_denoise.store.repository import (
     CubeChangedError,
     CubeError,
     brief,
     commit_metadata,
+    move_branch,
     open_repository,
     open_snapshot,
 )
@@ -66,32 +68,42 @@ class Stage:
     ) -> None:
         self.repository, self.url, self.step = repository, url, step
         self.branch, self.asked = branch, dict(asked)
-        self.name = f"staging-{step}-{branch}"
         self.base = repository.lookup_branch(branch)
         self.mark = fingerprint({"asked": self.asked, "base": self.base})
         self.tasks_done = 0
         self.skipped: dict[int, str] = {}
         """Tasks that gave nothing: position in the list -> reason."""
+        self.name = owners.claim(f"staging-{step}")
         self._resume_or_start()
 
     def _resume_or_start(self) -> None:
-        if self.name in self.repository.list_branches():
-            tip = self.repository.lookup_branch(self.name)
-            commits = iter(self.repository.ancestry(snapshot_id=tip))
-            newest = next(commits)
-            if newest.metadata.get("complete") and tip != self.base:
-                # Interrupted between the last commit and showing it.
-                newest = next(commits)
-                tip = newest.id
-                self.repository.reset_branch(self.name, tip)
-            metadata = newest.metadata or {}
-            if tip != self.base and metadata.get("mark") == self.mark:
-                self.tasks_done = int(metadata["tasks_done"])
-                self.skipped = {int(k): v for k, v in metadata["skipped"].items()}
-                log.info("%s: take up an interrupted run", self.step)
-                return
-            self.repository.delete_branch(self.name)
-        self.repository.create_branch(self.name, self.base)
+        """Begin where the best of the interrupted runs ended, on a branch of its own.
+
+        What processes that are gone left of this step is removed; what a live one is
+        doing is left alone.
+        """
+        left = owners.abandoned(self.repository, f"staging-{self.step}")
+        found = [state for name in left if (state := self._left(name)) is not None]
+        start = self.base
+        if found:
+            start, metadata = max(found, key=lambda f: int(f[1]["tasks_done"]))
+            self.tasks_done = int(metadata["tasks_done"])
+            self.skipped = {int(k): v for k, v in metadata["skipped"].items()}
+            log.info("%s: take up an interrupted run", self.step)
+        self.repository.create_branch(self.name, start)
+        owners.remove(self.repository, left)
+
+    def _left(self, name: str) -> tuple[str, dict[str, Any]] | None:
+        """Newest state of an interrupted run that can be gone on from."""
+        for commit in owners.commits(self.repository, name):
+            metadata = dict(commit.metadata or {})
+            if commit.id == self.base:
+                return None
+            # It may end in the commit that was to be shown: that is made anew.
+            if not metadata.get("complete"):
+                known = metadata.get("mark") == self.mark
+                return (commit.id, metadata) if known else None
+        return None
 
     @property
     def tip(self) -> str:
@@ -219,19 +231,15 @@ class Stage:
             f"{self.step}: {message}", metadata=metadata | {"complete": True}
         )
         tip = self.tip
-        try:
-            self.repository.reset_branch(self.branch, tip, from_snapshot_id=self.base)
-        except icechunk.IcechunkError as error:
-            raise CubeChangedError(
-                f"{self.url} was changed by another process during {self.step}; "
-                f"nothing is lost, run it again ({brief(error)})"
-            ) from None
-        self.repository.delete_branch(self.name)
+        move_branch(
+            self.repository, self.url, self.branch, tip, base=self.base, doing=self.step
+        )
+        self.discard()
         return tip
 
     def discard(self) -> None:
         """Forget everything staged."""
-        self.repository.delete_branch(self.name)
+        owners.remove(self.repository, [self.name])
 
 
 def _due(started: float) -> bool:
@@ -262,7 +270,12 @@ class _Fill:
 
 @contextmanager
 def stage(
-    url: str | Path, *, step: str, branch: str, asked: Mapping[str, Any]
+    url: str | Path,
+    *,
+    step: str,
+    branch: str,
+    asked: Mapping[str, Any],
+    base: str | None = None,
 ) -> Iterator[Stage]:
     """Begin, or take up again, a step on a cube.
 
@@ -277,19 +290,37 @@ def stage(
     asked : mapping
         JSON-able options. An interrupted run is taken up only if they are the same
         and the cube has not changed since.
+    base : str, optional
+        State that the step was planned on (`newest`).
 
     Yields
     ------
     Stage
+
+    Raises
+    ------
+    CubeChangedError
+        If the branch is not at `base`, or moves before the result is shown.
     """
     repository = open_repository(url)
+    name = None
     try:
         if branch not in repository.list_branches():
             repository.create_branch(branch, repository.lookup_branch("main"))
-        yield Stage(repository, str(url), step=step, branch=branch, asked=asked)
+        under_way = Stage(repository, str(url), step=step, branch=branch, asked=asked)
+        name = under_way.name
+        if base is not None and under_way.base != base:
+            under_way.discard()
+            raise CubeChangedError(
+                f"{url} was changed by another process; run {step} again"
+            )
+        yield under_way
     except icechunk.ConflictError:
         raise CubeChangedError(
             f"{url} is being changed by another process; run {step} again"
         ) from None
     except icechunk.IcechunkError as error:
         raise CubeError(f"url={str(url)!r}: {step} failed: {brief(error)}") from None
+    finally:
+        if name is not None:
+            owners.release(name)
