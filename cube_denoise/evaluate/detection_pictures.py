@@ -10,7 +10,6 @@ from matplotlib.collections import EllipseCollection
 from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
 
 from cube_denoise.evaluate.injection import AMPLITUDE_UNITS
 from cube_denoise.evaluate.injection_pictures import (
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 
 MOST_NUMBERS = 30
 """Numbers are written beside the sources of a panel if there are at most so many."""
-ROOM = 0.4
-"""Circles of fewer inches across have their number above them."""
 
 
 def plot_detectable_maps(evaluation: "Evaluation", history: str) -> Figure:
@@ -67,7 +64,6 @@ def plot_detectable_maps(evaluation: "Evaluation", history: str) -> Figure:
                 least[verdict.method, kind],
                 norm,
                 evaluation,
-                panel,
             )
             if n == 0:
                 axes[n, m].set_title(
@@ -100,12 +96,8 @@ def _draw_sources(
     least: np.ndarray,
     norm: Normalize,
     evaluation: "Evaluation",
-    panel: float,
 ) -> None:
-    """Circles on the pixel grid, coloured by the smallest amplitude found.
-
-    `panel` is the width of the axes, inches.
-    """
+    """Circles on the pixel grid, coloured by the smallest amplitude found."""
     data = np.isfinite(one.recovered).astype(float)
     axis.imshow(
         data,
@@ -136,17 +128,15 @@ def _draw_sources(
     if least.size > MOST_NUMBERS:
         return
     largest = MM * one.case.amplitude
-    inside = panel * width / columns > ROOM
     for row, column, value in zip(one.rows, one.columns, least, strict=True):
         text = f">{largest:g}" if np.isinf(value) else _short(value)
         axis.text(
             column,
-            row if inside else row - height / 2 - 0.015 * rows,
+            row - height / 2 - 0.015 * rows,
             text if not np.isnan(value) else "no data",
             ha="center",
-            va="center" if inside else "bottom",
+            va="bottom",
             fontsize=7.5,
-            path_effects=[withStroke(linewidth=2, foreground="white")],
         )
 
 

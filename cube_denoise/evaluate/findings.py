@@ -87,19 +87,25 @@ def _kept(column: Callable[[str], dict[str, float]]) -> Iterator[str]:
     for history, told in HISTORIES.items():
         lost = _losing(column(f"{history} slope"))
         if lost:
-            part = _list([f"{m} {100 * v:.0f} %" for m, v in lost.items()])
-            yield f"Of {told} that was injected come back: {part}."
+            yield f"Of {told} that was injected, {_parts(lost, 'gives back')}."
     wide = _losing(column("slope on raw velocity"))
     if wide:
-        part = _list([f"{m} {100 * v:.0f} %" for m, v in wide.items()])
         yield (
-            f"Of the raw velocity, where it is largest, are kept: {part}. If that "
-            "motion is real, they remove it, whatever the noise becomes."
+            f"Of the raw velocity, where it is largest, {_parts(wide, 'keeps')}. If "
+            "that is motion, it is lost, whatever becomes of the noise."
         )
 
 
 def _losing(slopes: Mapping[str, float]) -> dict[str, float]:
     return {m: v for m, v in slopes.items() if v < KEPT and m != "raw"}
+
+
+def _parts(slopes: Mapping[str, float], verb: str) -> str:
+    (first, slope), *others = slopes.items()
+    return _list(
+        [f"{first} {verb} {100 * slope:.0f} %"]
+        + [f"{m} {100 * v:.0f} %" for m, v in others]
+    )
 
 
 def _left_out(evaluation: "Evaluation") -> Iterator[str]:

@@ -278,16 +278,23 @@ class _Judge:
     def _scores(
         self, verdict: Verdict, method: "Method | None"
     ) -> Iterator[dict[str, float]]:
+        correction = None if method is None else find_correction(method)
+
         def corrected(cube: xr.Dataset) -> xr.Dataset:
-            if method is None:
+            if correction is None:
                 return uncorrected(cube)
-            return cube.assign(corrected_phase=correct(cube, method)["corrected_phase"])
+            found = correct(cube, correction)["corrected_phase"]
+            return cube.assign(corrected_phase=found)
 
         shared: dict[str, Any] = {
             "reference": self.evaluation.reference,
             "weights": self.evaluation.weights,
         }
         cube = corrected(self.cube).load()
+        if correction is not None:
+            # What it chose for the stack holds for what is made of it below.
+            known = cube["corrected_phase"].attrs
+            correction = correction.again(known) or correction
         inversion = invert(cube, variable="corrected_phase", **shared).compute()
         verdict.maps = inversion[["velocity", "velocity_std"]]
         raw = self.evaluation.verdicts[0].maps if self.evaluation.verdicts else None

@@ -21,7 +21,7 @@ table { border-collapse: collapse; font-size: 0.85em;
 caption { text-align: left; font-weight: 600; padding-bottom: 0.3em; }
 th, td { padding: 0.25em 0.7em; text-align: right; vertical-align: bottom; }
 th { font-weight: normal; color: #444; }
-th[scope=row], td.text { text-align: left; color: inherit; }
+th[scope=row], th.text, td.text { text-align: left; color: inherit; }
 td.text { vertical-align: top; overflow-wrap: anywhere; }
 th[scope=row] { white-space: nowrap; }
 thead { border-bottom: 1px solid #444; }
@@ -37,7 +37,7 @@ footer { margin-top: 3em; border-top: 1px solid #bbb; padding-top: 0.5em; }
   @page { size: A4; margin: 14mm; }
   body { max-width: none; margin: 0; padding: 0; font-size: 10pt; }
   h2 { break-after: avoid; }
-  figure, table { break-inside: avoid; }
+  figure, .scroll { break-inside: avoid; }
   img { max-height: 235mm; }
   .scroll { overflow: visible; }
   table { font-size: 7.5pt; }
@@ -111,7 +111,9 @@ def number_table(table: Table) -> str:
 
 def text_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """Table of plain text; the first of each row names it."""
-    head = "".join(f'<th scope="row">{escape(column)}</th>' for column in columns)
+    head = "".join(
+        f'<th scope="col" class="text">{escape(column)}</th>' for column in columns
+    )
     body = []
     for first, *rest in rows:
         others = "".join(f'<td class="text">{escape(text)}</td>' for text in rest)
@@ -120,7 +122,9 @@ def text_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def _head(text: str) -> str:
-    return f'<th scope="col">{escape(text).replace(chr(10), "<br>")}</th>'
+    name, _, unit = escape(text).partition("\n")
+    name = name.replace(" km", "&nbsp;km")
+    return f'<th scope="col">{name}{"<br>" * bool(unit)}{unit}</th>'
 
 
 def _cell(cell: Cell) -> str:

@@ -153,10 +153,10 @@ def recover(
 def by_kind(recoveries: Iterable[Recovery]) -> dict[Kind, list[Recovery]]:
     """Recoveries of each kind, from the smallest to the largest amplitude."""
     found: dict[Kind, list[Recovery]] = {}
-    for one in sorted(recoveries, key=lambda r: r.case.amplitude):
+    for one in recoveries:
         case = one.case
         found.setdefault(Kind(case.history, case.shape, case.radius), []).append(one)
-    return found
+    return {k: sorted(g, key=lambda r: r.case.amplitude) for k, g in found.items()}
 
 
 def smallest_detectable(recoveries: Sequence[Recovery]) -> np.ndarray:

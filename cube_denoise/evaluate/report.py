@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,8 +120,7 @@ def _judged(evaluation: "Evaluation") -> Iterator[str]:
         [
             (
                 v.method,
-                "; ".join(f"{k}: {text}" for k, text in v.label.items())
-                or "nothing is done",
+                _described(v.label),
                 " ".join(v.notes),
             )
             for v in evaluation.verdicts
@@ -243,6 +242,17 @@ def _injected(evaluation: "Evaluation", table: Table) -> Iterator[str]:
             )
     if several:
         yield page.number_table(slope_table(evaluation))
+
+
+def _described(label: Mapping[str, str]) -> str:
+    """Options or weights of a method."""
+    if not label:
+        return "nothing is done"
+    options = json.loads(label.get("method_options", "{}"))
+    texts = [f"{k} = {json.dumps(value)}" for k, value in options.items()]
+    if label.get("model_sha256"):
+        texts.append(f"weights {label['model_sha256'][:16]}… (SHA-256)")
+    return ", ".join(texts) or "no options"
 
 
 def _explained(table: Table) -> str:
