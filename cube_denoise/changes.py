@@ -73,6 +73,24 @@ def _differs(item: Mapping[str, Any], record: Interferogram) -> bool:
     return "version" in item and item["version"] != source_version(record)
 
 
+def difference(
+    before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
+) -> dict[str, list[Any]]:
+    """Which pairs came, were replaced and went, by the ids of their items."""
+    old = {tuple(item["key"]): item for item in before}
+    new = {tuple(item["key"]): item for item in after}
+    same = ("id", "version")
+    return {
+        "added": [new[k]["id"] for k in new if k not in old],
+        "replaced": [
+            {"old": old[k]["id"], "new": new[k]["id"]}
+            for k in new
+            if k in old and any(new[k].get(n) != old[k].get(n) for n in same)
+        ],
+        "withdrawn": [old[k]["id"] for k in old if k not in new],
+    }
+
+
 def source_version(record: Interferogram) -> str:
     """Tell versions of a product apart.
 

@@ -14,7 +14,7 @@ from odc.geo.geobox import GeoBox
 
 from cube_denoise import store
 from cube_denoise.catalog import resolve, search
-from cube_denoise.changes import Changes, compare
+from cube_denoise.changes import Changes, compare, difference
 from cube_denoise.cluster import Workers
 from cube_denoise.corrections import find_correction
 from cube_denoise.cube_fit import attributes_of
@@ -220,24 +220,6 @@ def _attempt(
             step, title, record=report.record
         )
         return report
-
-
-def difference(
-    before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
-) -> dict[str, list[Any]]:
-    """Which pairs came, were replaced and went, by the ids of their items."""
-    old = {tuple(item["key"]): item for item in before}
-    new = {tuple(item["key"]): item for item in after}
-    same = ("id", "version")
-    return {
-        "added": [new[k]["id"] for k in new if k not in old],
-        "replaced": [
-            {"old": old[k]["id"], "new": new[k]["id"]}
-            for k in new
-            if k in old and any(new[k].get(n) != old[k].get(n) for n in same)
-        ],
-        "withdrawn": [old[k]["id"] for k in old if k not in new],
-    }
 
 
 def _is_due(cube: xr.Dataset, job: Mapping[str, Any]) -> bool:

@@ -23,7 +23,7 @@ FLOORS = (
     "simulate.seeds simulate.assembly simulate.residual_fields simulate.climate "
     "simulate.ground simulate.stack_delays simulate.pair_errors",
     # 2: one thing each.
-    "halo inference map_axes store store.repository store.layout store.staging store.owners store.drafting "
+    "halo inference map_axes store store.repository store.layout store.staging store.owners store.drafting store.upkeep "
     "store.plain hyp3 "
     "evaluate.consistency evaluate.structure evaluate.similarity evaluate.uncertainty "
     "evaluate.gnss evaluate.stations evaluate.station_misfit "
@@ -43,7 +43,7 @@ FLOORS = (
     "evaluate.held_out evaluate.injection evaluate.recovery evaluate.columns "
     "evaluate.redrawn "
     "evaluate.scoring "
-    "changes cube_fit append state "
+    "changes cube_fit append state versions "
     "catalog correct invert dataset export charts pair_sources plot summary",
     # 4: what fills a cube or a network.
     "ingest steps train evaluate.judge evaluate.pictures evaluate.station_pictures "
@@ -52,7 +52,7 @@ FLOORS = (
     # 5: composed.
     "pipeline job update demo",
     # 6: thin.
-    "cli cli.application cli.sources cli.steps cli.look cli.judge cli.make __main__",
+    "cli cli.application cli.sources cli.steps cli.look cli.versions cli.judge cli.make __main__",
 )
 FLOOR = {name: k for k, names in enumerate(FLOORS, 1) for name in names.split()}
 

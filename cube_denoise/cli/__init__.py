@@ -2,9 +2,9 @@
 
 from cube_denoise.cli.application import app
 
-from cube_denoise.cli import sources, steps, look, judge, make  # isort: skip  # order of --help
+from cube_denoise.cli import sources, steps, look, versions, judge, make  # isort: skip  # as in --help
 
-__all__ = ["app", "judge", "look", "main", "make", "sources", "steps"]
+__all__ = ["app", "judge", "look", "main", "make", "sources", "steps", "versions"]
 
 
 def main() -> None:

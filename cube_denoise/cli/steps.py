@@ -190,6 +190,42 @@ def run(
     _exit_if_failed(report.ingest)
 
 
+@command
+def update(
+    job: Annotated[Path, typer.Argument(help="Job file of run.", metavar="JOB.yaml")],
+    record: Annotated[
+        Path | None,
+        typer.Option(help="Write the run record there, not to standard output."),
+    ] = None,
+    allow_withdrawn: Annotated[
+        bool,
+        typer.Option(
+            "--allow-withdrawn", help="Even if more than half of the pairs would go."
+        ),
+    ] = False,
+) -> None:
+    """Bring a cube up to date with its source, all at once; see run for job files.
+
+    New pairs are added, reprocessed ones replaced, withdrawn ones left out; only what
+    changed is corrected, where the method can. Prints what changed as one line of JSON.
+    With nothing new it writes nothing. The exit code is 3 if pairs could not be read.
+
+    Example: cube-denoise update job.yaml --record update.json
+    """
+    from cube_denoise.job import read_job
+    from cube_denoise.update import run_record, write_record
+    from cube_denoise.update import update as update_
+
+    report = update_(read_job(job), allow_withdrawn=allow_withdrawn)
+    if record is None:
+        typer.echo(run_record(report))
+    else:
+        typer.echo(write_record(report, record))
+    for item, reason in report.ingest.failed.items():
+        typer.echo(f"failed: {item}: {reason}", err=True)
+    _exit_if_failed(report.ingest)
+
+
 def _workers(cluster: str, count: int | None, memory_limit: str | None) -> "Workers":
     from cube_denoise.cluster import Workers
 

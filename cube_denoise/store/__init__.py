@@ -36,6 +36,7 @@ from cube_denoise.store.repository import (
     visible_branches,
 )
 from cube_denoise.store.staging import SkipTask, Stage, Work, fingerprint, stage
+from cube_denoise.store.upkeep import Upkeep, maintain, rollback
 
 __all__ = [
     "CHUNK",
@@ -46,6 +47,7 @@ __all__ = [
     "Draft",
     "SkipTask",
     "Stage",
+    "Upkeep",
     "Work",
     "annotate",
     "append_pairs",
@@ -58,10 +60,12 @@ __all__ = [
     "fingerprint",
     "history",
     "is_being_made",
+    "maintain",
     "newest",
     "newest_step",
     "open_cube",
     "open_repository",
+    "rollback",
     "stage",
     "storage",
     "visible_branches",

@@ -229,8 +229,8 @@ def moving(url: str | Path) -> Iterator[None]:
     """Hold the right to move a branch that readers see; waits for its turn.
 
     In a bucket conditional requests keep two writers apart. A local disk has nothing
-    of the kind: there processes take turns at a lock on the folder, which the kernel lets
-    go when its holder dies.
+    of the kind: there processes take turns at a lock on the folder, which the kernel
+    lets go when its holder dies.
     """
     path = local_path(url)
     if path is None:
@@ -300,7 +300,10 @@ def newest_step(url: str | Path, *, branch: str = "main") -> dict[str, Any]:
 
 
 def history(url: str | Path, *, branch: str = "main") -> list[dict[str, Any]]:
-    """List the steps that changed a branch, newest first (id, time, message, ...)."""
+    """List the states that readers saw, newest first (id, time, message, ...).
+
+    The steps of a job are in the metadata of its state (``details``, ``steps``).
+    """
     repository = open_repository(url)
     _reading(repository, url, branch)
     return [
@@ -311,6 +314,13 @@ def history(url: str | Path, *, branch: str = "main") -> list[dict[str, Any]]:
             "metadata": dict(commit.metadata or {}),
         }
         for commit in repository.ancestry(branch=branch)
-        if (commit.metadata or {}).get("complete")
-        or (commit.metadata or {}).get("step") == "create"
+        if was_shown(commit)
     ]
+
+
+def was_shown(commit: icechunk.SnapshotInfo) -> bool:
+    """Whether a commit is a state that readers saw, not one within a step or job."""
+    metadata = commit.metadata or {}
+    if metadata.get("within"):
+        return False
+    return bool(metadata.get("complete") or metadata.get("step") == "create")

@@ -227,9 +227,9 @@ class Stage:
         earlier = root.attrs.get("history")
         root.attrs["history"] = f"{earlier}\n{line}" if earlier else line
         metadata = commit_metadata(self.step, self.asked | dict(details or {}))
-        session.commit(
-            f"{self.step}: {message}", metadata=metadata | {"complete": True}
-        )
+        metadata["complete"] = True
+        metadata["within"] = owners.is_hidden(self.branch)
+        session.commit(f"{self.step}: {message}", metadata=metadata)
         tip = self.tip
         move_branch(
             self.repository, self.url, self.branch, tip, base=self.base, doing=self.step
