@@ -134,7 +134,9 @@ class Workers:
         log.info("%d workers at %s", len(offers), self._client.scheduler.address)
 
     def __exit__(self, *exception: object) -> None:
-        if self._executor is not None:
+        if self._client is not None:
+            self._executor.shutdown(wait=False)  # Dask's word for cancelling
+        elif self._executor is not None:
             self._executor.shutdown(cancel_futures=True)
         self._closing.close()
         self._executor = self._client = None
@@ -270,7 +272,7 @@ def _started(kind: str, count: int | None, memory_limit: str | None) -> Any:
             n_workers=count or cores,
             threads_per_worker=1,
             memory_limit=memory_limit or "auto",
-            dashboard_address=None,
+            dashboard_address=":0",
         )
     if kind == "cuda":
         package = _package("dask_cuda", "cuda")
@@ -286,7 +288,7 @@ def _started(kind: str, count: int | None, memory_limit: str | None) -> Any:
             threads_per_worker=threads,
             memory_limit=memory_limit or "auto",
             resources={GPU: min(TASKS_PER_GPU, threads), CPU_IO: threads},
-            dashboard_address=None,
+            dashboard_address=":0",
         )
     if kind == "gateway":
         package = _package("dask_gateway", "gateway")
