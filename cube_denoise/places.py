@@ -134,7 +134,7 @@ def icechunk_storage(url: str | Path) -> "icechunk.Storage":
     if path is not None:
         return icechunk.local_filesystem_storage(str(path))
     place = bucket(url)
-    login = {"anonymous": True} if place.anonymous else {"from_env": True}
+    login: dict[str, Any] = {"anonymous" if place.anonymous else "from_env": True}
     if place.scheme == "s3":
         return icechunk.s3_storage(
             bucket=place.name,
@@ -152,7 +152,7 @@ def icechunk_storage(url: str | Path) -> "icechunk.Storage":
         account=_account(url),
         container=place.name,
         prefix=place.prefix,
-        from_env=not place.anonymous,
+        from_env=True,
         config={"azure_skip_signature": "true"} if place.anonymous else None,
     )
 
@@ -163,9 +163,10 @@ def object_store(url: str | Path) -> Any:
     Raises
     ------
     PlaceError
-        As `bucket`; or if ``AWS_PROFILE`` is set and boto3, which reads profiles, is
-        not there.
+        As `bucket`; or if half of a login is given, or ``AWS_PROFILE`` is set and
+        boto3, which reads profiles, is not there.
     """
+    from obstore.exceptions import BaseError
     from obstore.store import AzureStore, GCSStore, LocalStore, S3Store
 
     path = local_path(url)
@@ -187,13 +188,16 @@ def object_store(url: str | Path) -> Any:
     }
     if place.anonymous:
         shared["skip_signature"] = True
-    if place.scheme == "gs":
-        return GCSStore(place.name, **shared)
-    if place.scheme == "az":
-        return AzureStore(place.name, account_name=_account(url), **shared)
-    where = {"endpoint": place.endpoint, "region": place.region}
-    own: dict[str, Any] = {k: v for k, v in where.items() if v is not None}
-    return S3Store(place.name, **own, **_profile(url, place), **shared)
+    try:
+        if place.scheme == "gs":
+            return GCSStore(place.name, **shared)
+        if place.scheme == "az":
+            return AzureStore(place.name, account_name=_account(url), **shared)
+        where = {"endpoint": place.endpoint, "region": place.region}
+        own: dict[str, Any] = {k: v for k, v in where.items() if v is not None}
+        return S3Store(place.name, **own, **_profile(url, place), **shared)
+    except BaseError as error:
+        raise unreachable(url, error) from None
 
 
 def check(url: str | Path) -> None:
@@ -260,8 +264,9 @@ def explain(url: str | Path, message: str, *, denied: bool = False) -> str | Non
             f"the session token has expired or is wrong; {login}"
         ),
         r"169\.254\.169\.254|no providers in chain|InvalidCredentials|"
-        r"[Nn]o valid \w+ credentials|credential provider|metadata\.google|"
-        r"Missing account": f"there are no credentials; {login}",
+        r"[Nn]o valid \w+ credentials|credential provider|options not defined|"
+        r"not filled|metadata\.google|"
+        r"Missing ?\w*Key|Missing account": f"there are no credentials; {login}",
         r"[Ff]ailed to connect|[Cc]onnect error|dispatch failure|resolve host|"
         r"error sending request|[Tt]imed? ?out|tcp connect": f"it cannot be reached"
         f"{at}; check the network{setting}",
@@ -310,9 +315,7 @@ def _profile(url: str | Path, place: Bucket) -> dict[str, Any]:
     if place.anonymous or _env("AWS_ACCESS_KEY_ID"):
         return {}
     try:
-        from obstore.auth.boto3 import Boto3CredentialProvider
-
-        return {"credential_provider": Boto3CredentialProvider()}
+        region = _session().region_name
     except ImportError:
         if not _env("AWS_PROFILE"):
             return {}  # roles of the machine are known to obstore itself
@@ -320,11 +323,33 @@ def _profile(url: str | Path, place: Bucket) -> dict[str, Any]:
             f"{without_secrets(str(url))}: AWS_PROFILE={os.environ['AWS_PROFILE']} "
             "needs boto3 to be read: pip install 'cube-denoise[aws]'"
         ) from None
-    except Exception as error:  # botocore's: unknown profile, no credentials
+    except Exception as error:  # botocore's, of a profile that is not there
         raise PlaceError(
             f"{without_secrets(str(url))}: {' '.join(str(error).split())}; "
             f"{SCHEMES['s3']}"
         ) from None
+    found = {"credential_provider": _credentials}
+    return found | ({"region": region} if region and not place.region else {})
+
+
+def _session() -> Any:
+    import boto3
+
+    return boto3.Session()
+
+
+def _credentials() -> dict[str, Any]:
+    """Credentials of profile or role: a function, so that a pickle names only it."""
+    found = _session().get_credentials()
+    if found is None:
+        raise PlaceError(f"there are no credentials; {SCHEMES['s3']}")
+    frozen = found.get_frozen_credentials()
+    return {
+        "access_key_id": frozen.access_key,
+        "secret_access_key": frozen.secret_key,
+        "token": frozen.token,
+        "expires_at": getattr(found, "_expiry_time", None),
+    }
 
 
 def _account(url: str | Path) -> str:

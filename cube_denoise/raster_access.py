@@ -147,7 +147,11 @@ def _bucket_options(place: places.Bucket) -> dict[str, Any]:
             "AWS_HTTPS": "NO" if place.allow_http else "YES",
             "AWS_VIRTUAL_HOSTING": "FALSE",
         }
-    return options | ({"AWS_REGION": place.region} if place.region else {})
+    if place.region:
+        options["AWS_REGION"] = place.region
+    if shared := os.environ.get("AWS_SHARED_CREDENTIALS_FILE"):  # GDAL's own name
+        options["CPL_AWS_CREDENTIALS_FILE"] = shared
+    return options
 
 
 def _host(href: str) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pystac
 
+from cube_denoise import places
 from cube_denoise.conditions import Condition, as_cql2, as_query
 
 _PAGE = 100  # what every STAC API we know gives at once
@@ -73,7 +74,7 @@ def listed(data: dict[str, Any], href: str) -> Iterator[pystac.Item]:
             f"collections=[{data.get('id')!r}]"
         )
     else:
-        io = _client_io() if _is_url(href) else None
+        io = _client_io() if _is_url(href) or places.is_bucket(href) else None
         root = pystac.read_dict(data, href=href, stac_io=io)
         if isinstance(root, pystac.Catalog):
             yield from root.get_items(recursive=True)
@@ -85,6 +86,8 @@ def read_source(source: str | Path) -> tuple[dict[str, Any], str]:
     try:
         if _is_url(href):
             text = _client_io().read_text(href)
+        elif places.is_bucket(href):
+            text = places.read_text(href)
         else:
             path = Path(href.removeprefix("file://")).resolve()
             path = path / "catalog.json" if path.is_dir() else path
@@ -92,6 +95,8 @@ def read_source(source: str | Path) -> tuple[dict[str, Any], str]:
         data = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{source} is not STAC: it is not JSON ({error})") from error
+    except places.PlaceError:
+        raise
     except Exception as error:
         raise _unreadable(source, error) from error
     kind = data.get("type") if isinstance(data, dict) else None
@@ -115,11 +120,14 @@ def guarded(items: Iterator[pystac.Item], source: str | Path) -> Iterator[pystac
 
 def _unreadable(source: str | Path, error: Exception) -> ValueError:
     reason = " ".join(str(error).split()) or type(error).__name__
-    return ValueError(f"{source} cannot be read: {reason}")
+    return ValueError(places.without_secrets(f"{source} cannot be read: {reason}"))
 
 
 def _client_io() -> Any:
-    """Reader of URLs that gives up on dead hosts soon and bears with busy ones."""
+    """Reader of URLs that gives up on dead hosts soon and bears with busy ones.
+
+    It reads from buckets too, so that a static catalog can be in one.
+    """
     from pystac_client.stac_api_io import StacApiIO
     from urllib3 import Retry
 
@@ -130,7 +138,15 @@ def _client_io() -> Any:
         status_forcelist=[429, 502, 503, 504],
         allowed_methods=None,
     )
-    return StacApiIO(timeout=_TIMEOUT, max_retries=retry)
+
+    class Reader(StacApiIO):
+        def read_text(self, source: Any, *args: Any, **options: Any) -> str:
+            href = source if isinstance(source, str) else str(source.href)
+            if places.is_bucket(href):
+                return places.read_text(href)
+            return super().read_text(source, *args, **options)
+
+    return Reader(timeout=_TIMEOUT, max_retries=retry)
 
 
 def _is_url(href: str) -> bool:
