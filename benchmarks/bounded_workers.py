@@ -1,0 +1,152 @@
+"""Correct and invert ten demos' area on two workers of 1 GiB each.
+
+The scene is one simulated scene repeated to 1024 x 1024 pixels, 10.24 times the demo's
+320 x 320. It is worked on by a `LocalCluster` of two processes, through the address of
+its scheduler as any other cluster. Watched meanwhile: what the workers spilled to disk
+since they began, workers lost and begun anew, pauses for lack of memory, the tasks
+that the scheduler was given, the bytes of the largest, and the highest resident memory
+of each worker (``VmHWM``).
+"""
+
+import logging
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+from distributed import Client, LocalCluster
+from distributed.diagnostics.plugin import SchedulerPlugin
+
+from benchmarks.memory import Sizes, make_cube, narrow_model
+from benchmarks.report import Row, options, report
+from cube_denoise import store
+from cube_denoise.cluster import Workers
+from cube_denoise.steps import correct_cube, invert_cube
+
+log = logging.getLogger(__name__)
+
+SIZE = 1024
+"""Pixels a side."""
+DEMO = 320
+WORKERS, LIMIT = 2, "1GiB"
+FULL = Sizes(size=SIZE, chunk=store.CHUNK, shard=store.SHARD, dates=20)
+QUICK = Sizes(size=SIZE, chunk=store.CHUNK, shard=store.SHARD, dates=3)
+"""The demo's 20 dates are 54 pairs; 3 are 3."""
+MODEL = "dncnn-dilated"
+
+
+class Watch(SchedulerPlugin):
+    """Counts what a scheduler sees."""
+
+    def __init__(self) -> None:
+        self.tasks: set[Any] = set()
+        self.lost = 0
+
+    def transition(self, key: Any, start: str, finish: str, *_: Any, **__: Any) -> None:
+        """Keep the key of every task."""
+        self.tasks.add(key)
+
+    def remove_worker(self, *_: Any, **__: Any) -> None:
+        """Count it: none should go before the end."""
+        self.lost += 1
+
+
+class Measured(Workers):
+    """Workers that know the size of the largest task they were given."""
+
+    largest = 0
+
+    def _submit(self, function: Callable[[Any], Any], task: Any) -> Any:
+        size = len(cloudpickle.dumps((function, task)))
+        Measured.largest = max(Measured.largest, size)
+        return super()._submit(function, task)
+
+
+def memory_of_worker(dask_worker: Any) -> dict[str, float]:
+    """Highest resident memory, and all that was ever written to disk, bytes."""
+    text = Path("/proc/self/status").read_text()
+    written = getattr(dask_worker.data, "cumulative_metrics", {})
+    return {
+        "peak": int(text.split("VmHWM:")[1].split()[0]) * 1024.0,
+        "spilled": float(
+            sum(v for k, v in written.items() if "write" in str(k) and "bytes" in k)
+        ),
+    }
+
+
+def blocks_of(url: Path, step: str) -> int:
+    """Blocks that a step cuts a cube into."""
+    cube = store.open_cube(url)
+    name = "corrected_phase" if step == "correct" else "velocity"
+    rows, columns = store.writing_unit(cube, name)
+    area = -(-cube.sizes["y"] // rows) * -(-cube.sizes["x"] // columns)
+    return area * (cube.sizes["pair"] if step == "correct" else 1)
+
+
+def measure(url: Path, model: str) -> list[Row]:
+    """Both steps on a new cluster each."""
+    case = f"{SIZE} x {SIZE}, {store.open_cube(url).sizes['pair']} pairs"
+    rows = []
+    for step in ("correct", "invert"):
+        blocks = 0
+        with (
+            LocalCluster(
+                n_workers=WORKERS,
+                threads_per_worker=1,
+                memory_limit=LIMIT,
+                dashboard_address=":0",
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            watch = Watch()
+            cluster.scheduler.add_plugin(watch)
+            Measured.largest = 0
+            pool = Measured(cluster.scheduler_address)
+            if step == "correct":
+                correct_cube(url, model, precision="float32", workers=pool)
+            else:
+                invert_cube(url, workers=pool)
+            blocks = blocks_of(url, step)
+            found = client.run(memory_of_worker).values()
+            logs = [
+                line for lines in client.get_worker_logs().values() for line in lines
+            ]
+            lost = watch.lost
+        numbers = {
+            "blocks": (blocks, "1"),
+            "tasks": (len(watch.tasks), "1"),
+            "largest task": (Measured.largest / 1e3, "kB"),
+            "peak of a worker": (max(f["peak"] for f in found) / 2**20, "MiB"),
+            "spilled": (sum(f["spilled"] for f in found), "bytes"),
+            "pauses": (logs.count("ausing worker"), "1"),
+            "workers lost": (lost, "1"),
+        }
+        rows += [Row(case, step, m, float(v), u) for m, (v, u) in numbers.items()]
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Row]:
+    """Run the benchmark; the rows are printed and returned."""
+    asked = options(__doc__, arguments)
+    sizes = QUICK if asked.quick else FULL
+    with tempfile.TemporaryDirectory(prefix="cube-bounded-") as name:
+        folder = Path(name)
+        make_cube(folder / "cube", sizes, SIZE)
+        model = narrow_model(folder / "narrow") if asked.quick else MODEL
+        rows = measure(folder / "cube", model)
+    bad = [r for r in rows if r.metric in ("spilled", "pauses", "workers lost")]
+    kept = not any(r.value for r in bad)
+    notes = (
+        f"{WORKERS} workers of {LIMIT} and one thread; {sizes.describe()}; "
+        f"{SIZE**2 / DEMO**2:.2f} times the demo's area.\n"
+        f"{'Nothing' if kept else 'SOMETHING'} was spilled, paused or lost."
+    )
+    report(rows, asked.out, notes=notes)
+    return rows
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(message)s")
+    log.setLevel(logging.INFO)
+    main()
