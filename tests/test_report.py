@@ -1,6 +1,8 @@
 """The report: every number in the file, every picture drawn, a lone page."""
 
+import io
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -215,7 +217,7 @@ def test_numbers_as_text():
 def test_terminal_tables(evaluation):
     tables = score_tables(evaluation, chosen=TELLING)
     assert [t.title for t in tables] == list(SCORES)
-    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console = Console(width=100, record=True, file=io.StringIO())
     for table in tables:
         assert [label for label, _ in table.rows] == METHODS
         console.print(rich_table(table))
@@ -228,6 +230,18 @@ def test_terminal_tables(evaluation):
     slope = [h.startswith("velocity slope") for h in truth.columns].index(True)
     assert truth.rows[0][1][reduction].text == "0.0"
     assert truth.rows[0][1][slope].text == number(raw["velocity slope"], "1")
+
+
+def test_terminal_of_eighty_columns_shows_names_and_numbers(evaluation):
+    verdicts = [
+        replace(v, method=f"local-phase-{v.method}") for v in evaluation.verdicts
+    ]
+    long = replace(evaluation, verdicts=verdicts)
+    console = Console(width=80, record=True, file=io.StringIO())
+    for table in score_tables(long, chosen=TELLING):
+        console.print(rich_table(table))
+    text = console.export_text()
+    assert "…" not in text and "local-phase-elevation" in text
 
 
 def test_tables_of_what_was_injected(evaluation):

@@ -156,6 +156,8 @@ def evaluate_cube(
         If the cube is too large or lacks something, or truth or stations do not fit.
     """
     chosen = _named(methods)
+    if folds < 2:
+        raise ValueError(f"{folds=} must be at least 2")
     _check(cube, truth, stations)
     cube = cube.drop_vars([n for n in ("corrected_phase",) if n in cube]).load()
     if weights != "none" and "coherence" not in cube:

@@ -148,10 +148,13 @@ def number(value: float, unit: str) -> str:
 def rich_table(table: Table) -> "rich.table.Table":
     """Table for rich to print."""
     import rich.table
+    from rich.box import SIMPLE_HEAD
     from rich.text import Text
 
-    made = rich.table.Table(title=table.title, title_justify="left")
-    made.add_column(table.corner)
+    made = rich.table.Table(
+        title=table.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False
+    )
+    made.add_column(table.corner, no_wrap=True)
     for heading in table.columns:
         made.add_column(Text(heading), justify="right")
     for label, row in table.rows:
