@@ -152,7 +152,11 @@ def rich_table(table: Table) -> "rich.table.Table":
     from rich.text import Text
 
     made = rich.table.Table(
-        title=table.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False
+        title=table.title,
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
     )
     made.add_column(table.corner, no_wrap=True)
     for heading in table.columns:
