@@ -115,7 +115,7 @@ def test_a_cube_that_is_not_there_is_said_and_not_made(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("ftp://somewhere/cube", r"must be a local path, s3://\.\.\. or gs://"),
+        ("ftp://somewhere/cube", r"must be a local path, s3://\.\.\., gs://"),
         ("s3:///cube", "must be s3://bucket/path"),
         ("gs://", "must be gs://bucket/path"),
     ],
@@ -408,16 +408,76 @@ def test_a_cube_that_moved_meanwhile_is_not_overwritten(cube: Path) -> None:
 
 
 def test_two_runs_of_one_step_at_the_same_time(cube: Path) -> None:
-    """The later commit of the same stage is refused in one sentence."""
+    """Each has a branch of its own; the later one to publish is refused."""
+    with store.stage(cube, step="test", branch="main", asked={}) as stage:
+        stage.change(lambda root: root.attrs.update(mine=1), "mine")
+        with store.stage(cube, step="test", branch="main", asked={}) as other:
+            assert not other.resumed()
+            other.change(lambda root: root.attrs.update(theirs=1), "theirs")
+            other.publish("theirs")
+        with pytest.raises(store.CubeChangedError, match="another process"):
+            stage.publish("mine")
+    attrs = store.open_cube(cube).attrs
+    assert "theirs" in attrs and "mine" not in attrs
+
+
+def test_a_plan_of_another_state_is_refused(cube: Path) -> None:
+    base, _ = store.newest(cube)
+    fill(cube, [0, 1], _layer)
     with (
         pytest.raises(store.CubeChangedError, match="another process"),
-        store.stage(cube, step="test", branch="main", asked={}) as stage,
+        store.stage(cube, step="test", branch="main", asked={}, base=base),
     ):
-        session = stage.repository.writable_session(stage.name)
-        zarr.open_group(session.store, mode="r+").attrs["mine"] = 1
-        with store.stage(cube, step="test", branch="main", asked={}) as other:
-            other.change(lambda root: root.attrs.update(theirs=1), "theirs")
-        stage._commit(session, "mine")
+        pytest.fail("it was begun")
+    assert set(store.open_repository(cube).list_branches()) == {"main"}
+
+
+def test_steps_of_a_draft_show_at_once(cube: Path) -> None:
+    before = store.newest(cube)[0]
+    with store.draft(cube, branch="main", asked={"n": 1}) as draft:
+        for name in ("one", "two"):
+            with store.stage(cube, step=name, branch=draft.name, asked={}) as stage:
+                stage.change(lambda root: root.attrs.update({name: 1}), name)  # noqa: B023
+                stage.publish(name)
+            assert store.newest(cube)[0] == before
+            assert store.visible_branches(store.open_repository(cube)) == {"main"}
+        assert draft.steps() == ["one: one", "two: two"]
+        tip = draft.publish("both", "done", record={"n": 2})
+    assert store.newest(cube)[0] == tip
+    assert {"one", "two"} <= set(store.open_cube(cube).attrs)
+    newest = store.history(cube)[0]
+    assert newest["message"] == "both: done"
+    assert newest["metadata"]["details"] == {"n": 2}
+    assert "one: one" not in [h["message"] for h in store.history(cube)]
+    assert set(store.open_repository(cube).list_branches()) == {"main"}
+
+
+def test_a_draft_may_make_its_branch_and_may_be_dropped(cube: Path) -> None:
+    with store.draft(cube, branch="trial", asked={}):
+        assert store.visible_branches(store.open_repository(cube)) == {"main"}
+    assert set(store.open_repository(cube).list_branches()) == {"main"}
+    with store.draft(cube, branch="trial", asked={}) as draft:
+        draft.publish("try", "it", record={})
+    assert store.history(cube, branch="trial")[0]["message"] == "try: it"
+    assert store.history(cube)[0]["message"] != "try: it"
+    with (
+        pytest.raises(ValueError, match="must not begin with"),
+        store.draft(cube, branch="staging-x", asked={}),
+    ):
+        pass
+
+
+def test_two_drafts_at_once(cube: Path) -> None:
+    with (
+        pytest.raises(store.CubeChangedError, match="run it again"),
+        store.draft(cube, branch="main", asked={}) as late,
+    ):
+        with store.draft(cube, branch="main", asked={}) as quick:
+            assert quick.name != late.name
+            quick.publish("quick", "yes", record={})
+        late.publish("late", "no", record={})
+    assert store.history(cube)[0]["message"] == "quick: yes"
+    assert set(store.open_repository(cube).list_branches()) == {"main"}
 
 
 def test_history_tells_what_was_done(cube: Path) -> None:
@@ -477,12 +537,26 @@ def test_dropped_pairs_leave_the_others(cube: Path, gone: list[int]) -> None:
     fill(cube, range(5), some, edit=lambda root: append(root, 3, first=2))
     before = store.open_cube(cube).load()
     with store.stage(cube, step="drop", branch="main", asked={}) as stage:
-        stage.change(lambda root: store.arrange_pairs(root, [k for k in range(5) if k not in gone]), "drop")
+        stage.change(
+            lambda root: store.arrange_pairs(
+                root, [k for k in range(5) if k not in gone]
+            ),
+            "drop",
+        )
         stage.publish("drop")
     after = store.open_cube(cube).load()
     kept = [k for k in range(5) if k not in gone]
     xr.testing.assert_equal(after, before.isel(pair=kept))
     assert [i["id"] for i in after.attrs["items"]] == [f"p{k}" for k in kept]
+
+
+@pytest.mark.parametrize("sources", [[1, 0], [0, 0], [0, 2], [0, 1, 2]])
+def test_arrangements_that_cannot_be(cube: Path, sources: list[int]) -> None:
+    with (
+        store.stage(cube, step="arrange", branch="main", asked={}) as stage,
+        pytest.raises(ValueError, match="must be different positions below 2"),
+    ):
+        stage.change(lambda root: store.arrange_pairs(root, sources), "arrange")
 
 
 # --- export ----------------------------------------------------------------------

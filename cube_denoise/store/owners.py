@@ -43,7 +43,7 @@ class Owner:
 def claim(label: str) -> str:
     """Name for a new branch of this process; the work ``label`` says what it is."""
     pid = os.getpid()
-    name = f"{label}-{_host()}-{pid}-{_born(pid)}-{time.time():.0f}-{uuid4().hex[:8]}"
+    name = f"{label}-{_host()}-{pid}-{_born(pid)}-{int(time.time())}-{uuid4().hex[:8]}"
     _MINE.add(name)
     return name
 
