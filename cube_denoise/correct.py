@@ -110,9 +110,9 @@ def _plan(
 ) -> tuple[BlockJob, np.ndarray]:
     """`plan_correction`; warnings name the caller of the function that called this."""
     correction = find_correction(method, **options)
-    _check(cube, correction)
-    every = range(cube.sizes[PAIR])
-    chosen = list(every if pairs is None or correction.whole_stack else pairs)
+    area = _region(cube, region)
+    cuts = correction_cuts(cube, correction, pairs, area=area, block=block)
+    chosen = [k for cut in cuts[PAIR] for k in range(cut.start, cut.stop)]
     plan = correction.plan(cube, chosen, run)
     if plan.passed:
         labels = ", ".join(pair_label(cube, k) for k in sorted(plan.passed))
@@ -121,23 +121,39 @@ def _plan(
             f"uncorrected: {labels}",
             stacklevel=3,
         )
-    area = _region(cube, region)
-    cuts = [slice(k, k + 1) for k in chosen]
-    if correction.whole_stack:
-        cuts = [slice(0, cube.sizes[PAIR])]
     job = BlockJob(
         outputs=("corrected_phase",),
         compute=partial(_correct_block, apply=plan.apply, passed=plan.passed),
-        windows=windows(
-            pair=cuts,
-            y=spans(area[Y].stop, block, start=area[Y].start),
-            x=spans(area[X].stop, block, start=area[X].start),
-        ),
+        windows=windows(**cuts),
         sizes={PAIR: cube.sizes[PAIR], Y: cube.sizes[Y], X: cube.sizes[X]},
         region=area,
         attributes={"corrected_phase": correction.label | dict(plan.settled)},
     )
     return job, _status(cube, chosen, plan)
+
+
+def correction_cuts(
+    cube: xr.Dataset,
+    correction: Correction,
+    pairs: Sequence[int] | None = None,
+    *,
+    area: Window | None = None,
+    block: int,
+) -> dict[str, list[slice]]:
+    """Cuts along pair, y and x whose combinations are the blocks of `plan_correction`.
+
+    No data are read; errors as for `correct`, as far as they show without.
+    """
+    _check(cube, correction)
+    area = area or _region(cube, None)
+    count = cube.sizes[PAIR]
+    chosen = range(count) if pairs is None else pairs
+    whole = correction.whole_stack
+    return {
+        PAIR: [slice(0, count)] if whole else [slice(k, k + 1) for k in chosen],
+        Y: spans(area[Y].stop, block, start=area[Y].start),
+        X: spans(area[X].stop, block, start=area[X].start),
+    }
 
 
 def _correct_block(

@@ -120,8 +120,7 @@ def noise(
             channels = np.pad(channels, [(0, 0), *beyond], mode="reflect")
         return channels
 
-    tile = 512 if block.radius is not None and block.radius > 32 else 256
-    lattice = halo.Lattice(shape, tile, block.radius)
+    lattice = lattice_of(shape, block.radius)
     views = list(lattice.views(target))
     readers = devices.READERS if device == devices.CUDA else 0
     found = devices.outputs(
@@ -136,6 +135,12 @@ def noise(
         for (view, _), out in zip(views, found, strict=True)
     )
     return lattice.join(outputs, target)
+
+
+def lattice_of(shape: tuple[int, int], radius: int | None) -> halo.Lattice:
+    """How a map is cut for a network of that receptive radius."""
+    tile = 512 if radius is not None and radius > 32 else 256
+    return halo.Lattice(shape, tile, radius)
 
 
 def read_tile(array: xr.DataArray, tile: halo.Tile) -> np.ndarray:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -111,16 +111,12 @@ def ingest(
             f"grid={told(grid)} differs from that of {url}, {told(grid_of(cube.attrs))}"
         )
     check_fit(first.track, first.wavelength, cube, url)
-    changes = compare(cube.attrs["items"], records)
-    again = changes.reprocessed if replace else ()
-    todo = [*changes.new, *again]
-    place_of = {tuple(item["key"]): k for k, item in enumerate(cube.attrs["items"])}
-    withdrawn = sorted(place_of[key] for key in withdraw if key in place_of)
-    report = IngestReport(present=len(records) - len(changes.new) - len(again))
+    plan = plan_reading(cube, records, replace=replace, withdraw=withdraw)
+    todo, withdrawn, replaced = list(plan.source.records), plan.withdrawn, plan.replaced
+    report = IngestReport(present=len(records) - len(todo))
     if not todo and not withdrawn:
         return report
     moments = acquisitions(cube, records)
-    source = RasterPairs(grid_of(cube.attrs), int(cube.attrs["shard"]), tuple(todo))
     pairs = NewPairs(
         reference_time=np.array([moments[r.key[0]] for r in todo], "datetime64[s]"),
         secondary_time=np.array([moments[r.key[1]] for r in todo], "datetime64[s]"),
@@ -131,16 +127,14 @@ def ingest(
     if replace or withdrawn:
         items_there = cube.attrs["items"]
         asked["withdraw"] = [items_there[k]["id"] for k in withdrawn]
-    layers = [] if "los_up" in cube or not todo else source.static_layers()
-    replaced = {len(changes.new) + k: place_of[r.key] for k, r in enumerate(again)}
     failed = append(
         url,
         pairs,
-        source,
+        plan.source,
         base=base,
         branch=branch,
         asked=asked,
-        layers=layers,
+        layers=plan.layers,
         workers=workers,
         replaced=replaced,
         withdrawn=withdrawn,
@@ -150,6 +144,40 @@ def ingest(
     report.replaced = len(set(replaced) - set(failed))
     report.withdrawn = len(withdrawn)
     return report
+
+
+class ReadingPlan(NamedTuple):
+    """What an ingest reads and takes out."""
+
+    source: RasterPairs
+    """With the new pairs, then those that replace one."""
+    layers: list[str]
+    """Static layers to read as well."""
+    replaced: dict[int, int]
+    """Position in the source -> position in the cube of the pair it replaces."""
+    withdrawn: list[int]
+    """Positions in the cube of the pairs taken out."""
+
+
+def plan_reading(
+    cube: xr.Dataset,
+    records: Sequence[Interferogram],
+    *,
+    replace: bool = False,
+    withdraw: Collection[tuple[str, ...]] = (),
+) -> ReadingPlan:
+    """Plan `ingest` of `records`, one per pair, into a cube; no data are read."""
+    changes = compare(cube.attrs["items"], records)
+    again = changes.reprocessed if replace else ()
+    todo = (*changes.new, *again)
+    place_of = {tuple(item["key"]): k for k, item in enumerate(cube.attrs["items"])}
+    source = RasterPairs(grid_of(cube.attrs), int(cube.attrs["shard"]), todo)
+    return ReadingPlan(
+        source,
+        [] if "los_up" in cube or not todo else source.static_layers(),
+        {len(changes.new) + k: place_of[r.key] for k, r in enumerate(again)},
+        sorted(place_of[key] for key in withdraw if key in place_of),
+    )
 
 
 def make_cube(

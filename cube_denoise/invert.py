@@ -128,16 +128,7 @@ def _plan(
     block: int,
 ) -> BlockJob:
     """`plan_inversion`; warnings name the caller of the function that called this."""
-    variable = phase_variable(cube, variable)
-    if weights not in WEIGHTS:
-        raise ValueError(f"{weights=} must be one of {', '.join(WEIGHTS)}")
-    if weights != "none" and "coherence" not in cube:
-        raise ValueError(f"{weights=} needs the variable coherence: add it or use none")
-    wavelength = cube.attrs.get("wavelength")
-    if wavelength is None or not wavelength > 0:
-        raise ValueError(
-            f"{wavelength=}: cube.attrs must give the wavelength in metres"
-        )
+    variable = check_inversion(cube, weights, variable)
     early, late = cube["reference_time"].values, cube["secondary_time"].values
     first, second, times = pair_indices(early, late)
 
@@ -179,13 +170,47 @@ def _plan(
             constants=constants,
             network=Network(first, second, times.size, origin),
             years=years_since(times, times[0]),
-            wavelength=float(wavelength),
+            wavelength=float(cube.attrs["wavelength"]),
         ),
-        windows=windows(y=spans(cube.sizes[Y], block), x=spans(cube.sizes[X], block)),
+        windows=windows(**inversion_cuts(cube, block)),
         sizes={TIME: times.size, Y: cube.sizes[Y], X: cube.sizes[X]},
         coords={TIME: times},
         attributes=dict.fromkeys(("displacement", *MAPS), attributes),
     )
+
+
+def check_inversion(cube: xr.Dataset, weights: str, variable: str | None) -> str:
+    """Name of the variable to invert; errors as for `invert` but of the data."""
+    variable = phase_variable(cube, variable)
+    if weights not in WEIGHTS:
+        raise ValueError(f"{weights=} must be one of {', '.join(WEIGHTS)}")
+    if weights != "none" and "coherence" not in cube:
+        raise ValueError(f"{weights=} needs the variable coherence: add it or use none")
+    wavelength = cube.attrs.get("wavelength")
+    if wavelength is None or not wavelength > 0:
+        raise ValueError(
+            f"{wavelength=}: cube.attrs must give the wavelength in metres"
+        )
+    return variable
+
+
+def inversion_cuts(cube: xr.Dataset, block: int) -> dict[str, list[slice]]:
+    """Cuts along y and x whose combinations are the windows of `plan_inversion`."""
+    return {d: spans(cube.sizes[d], block) for d in (Y, X)}
+
+
+def temporary_memory(network: Network, pairs: int, pixels: int) -> int:
+    """Bytes that inverting `pixels` takes beside inputs and outputs of the window."""
+    return min(pixels, _at_once(network, pairs)) * _per_pixel(network, pairs)
+
+
+def _per_pixel(network: Network, pairs: int) -> int:
+    return 8 * (6 * pairs + (network.elimination_order()[1] + 6) * network.size)
+
+
+def _at_once(network: Network, pairs: int) -> int:
+    """Pixels that `MEMORY` holds."""
+    return max(1, MEMORY // _per_pixel(network, pairs))
 
 
 def _invert_window(
@@ -209,9 +234,7 @@ def _invert_window(
         coherence = read_window(cube, "coherence", window).reshape(pairs, pixels)
     found = {name: np.empty(pixels, VARIABLES[name].dtype) for name in MAPS}
     found["displacement"] = np.empty((years.size, pixels), "float32")
-    bandwidth = network.elimination_order()[1]
-    per_pixel = 8 * (6 * pairs + (bandwidth + 6) * years.size)
-    for part in spans(pixels, max(1, MEMORY // per_pixel)):
+    for part in spans(pixels, _at_once(network, pairs)):
         values = phase[:, part] - constants[:, None]
         valid = np.isfinite(values)
         values[~valid] = 0

@@ -73,6 +73,10 @@ class Correction(ABC):
         """Give the correction for tasks of which `workers` run on a machine at once."""
         return self
 
+    def reach(self, cube: xr.Dataset) -> tuple[int, int]:
+        """Rows and columns beyond a block that correcting it reads."""
+        return 0, 0
+
     def caution(self) -> list[str]:
         """What the user should know before trusting the result."""
         return []

@@ -77,6 +77,11 @@ class TemporalFilter(Correction):
             if width is not None and not 0 < width < np.inf:
                 raise ValueError(f"{name}={width} must be a positive number")
 
+    def reach(self, cube: xr.Dataset) -> tuple[int, int]:
+        """See `Correction.reach`."""
+        rows, columns = (_reach(self.spatial_width / p) for p in pixel_spacing(cube))
+        return rows, columns
+
     def plan(self, cube: xr.Dataset, pairs: Sequence[int], run: Run) -> Plan:
         """See `Correction.plan`; fewer than three linked dates are an error."""
         stack = stack_of(cube, run)
@@ -154,8 +159,8 @@ def _apply(
     sigma: tuple[float, float],
 ) -> np.ndarray:
     tile = Tile(window[Y], window[X])
-    reach = [int(SPACE_REACH * s + 0.5) for s in sigma]  # as of gaussian_filter1d
-    grown = (slice(s.start - r, s.stop + r) for s, r in zip(tile, reach, strict=True))
+    reaches = zip(tile, map(_reach, sigma), strict=True)
+    grown = (slice(s.start - r, s.stop + r) for s, r in reaches)
     wide = halo.clip(Tile(*grown), (cube.sizes[Y], cube.sizes[X]))
     rough = _roughness(cube, wide, stack, kernels)
     inside = halo.shift(tile, wide)
@@ -169,6 +174,10 @@ def _apply(
     for k, (i, j) in enumerate(zip(network.first, network.second, strict=True)):
         corrected[k] -= delay[j] - delay[i]
     return corrected
+
+
+def _reach(sigma: float) -> int:
+    return int(SPACE_REACH * sigma + 0.5)  # as of gaussian_filter1d
 
 
 def _roughness(
