@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cube_denoise.simulate.stack import simulate_stack
     from cube_denoise.steps import correct_cube, invert_cube
     from cube_denoise.store import export_zarr, open_cube
+    from cube_denoise.update import update
     from cube_denoise.velocity import velocity
 
     __version__: str
@@ -49,6 +50,7 @@ __all__ = [
     "search",
     "simulate_scene",
     "simulate_stack",
+    "update",
     "velocity",
 ]
 
@@ -68,6 +70,7 @@ _HOMES = {
     "search": "catalog",
     "simulate_scene": "simulate.scene",
     "simulate_stack": "simulate.stack",
+    "update": "update",
     "velocity": "velocity",
 }
 """Module of every public name."""

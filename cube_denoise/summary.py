@@ -11,6 +11,7 @@ from cube_denoise import store
 from cube_denoise.conventions import PAIR, TIME, X, Y, pair_label
 from cube_denoise.grid import grid_of
 from cube_denoise.network import pair_indices
+from cube_denoise.state import velocity_is_current
 
 STATUS = ("not corrected", "corrected", "passed through")
 """What the values of ``correction_status`` mean."""
@@ -98,6 +99,7 @@ def _velocity(cube: xr.Dataset) -> dict[str, Any]:
         },
         "valid_fraction": round(float(known.mean()), 4),
         "dates": cube.sizes[TIME],
+        "of_these_pairs": velocity_is_current(cube),
         **{n: velocity.attrs[n] for n in names if n in velocity.attrs},
     }
 
@@ -141,6 +143,8 @@ def summary_table(found: dict[str, Any]) -> Table:
             + f" mm/yr, toward the satellite; from {known.get('phase_variable')}, "
             f"{known['valid_fraction']:.1%} of pixels",
         )
+        if not known["of_these_pairs"]:
+            table.add_row("", "of an earlier state of the pairs: invert again")
         rows, columns = known.get("reference_rows"), known.get("reference_columns")
         if rows and columns:
             table.add_row(

@@ -69,6 +69,7 @@ RECORDS = [record(i, days=12 * (1 + i % 3)) for i in range(8)]
         {"phase_sign": -1, "track": "D128"},
         {"perpendicular_baseline": math.nan, "heading": None, "incidence_angle": None},
         {"reference_time": START - timedelta(microseconds=123_457)},
+        {"version": "2024-05-06T07:08:09Z"},
     ],
 )
 def test_item_gives_the_record_back_through_json(changes):
@@ -76,6 +77,15 @@ def test_item_gives_the_record_back_through_json(changes):
     item = to_item(one)
     text = json.dumps(item.to_dict(), allow_nan=False)
     assert from_item(pystac.Item.from_dict(json.loads(text))) == one
+
+
+def test_version_is_when_it_was_updated_or_else_created():
+    item = to_item(record())
+    assert from_item(item).version == ""
+    item.properties["created"] = "2024-01-01T00:00:00Z"
+    assert from_item(item).version == "2024-01-01T00:00:00Z"
+    item.properties["updated"] = "2024-02-02T00:00:00Z"
+    assert from_item(item).version == "2024-02-02T00:00:00Z"
 
 
 def test_item_says_where_and_when():

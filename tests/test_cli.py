@@ -22,8 +22,9 @@ from cube_denoise.cli import app
 from cube_denoise.simulate.hyp3 import write_hyp3_products
 
 COMMANDS = (
-    *("index", "search", "ingest", "correct", "invert", "run"),
-    *("info", "plot", "export", "simulate", "train", "demo"),
+    *("index", "search", "ingest", "correct", "invert", "run", "update"),
+    *("info", "plot", "export", "history", "diff", "rollback", "maintain"),
+    *("simulate", "train", "demo"),
 )
 MEXICO = Path(__file__).parents[2] / "shared/data/mexico-city-s1"
 
@@ -137,6 +138,11 @@ def test_help_is_fast_and_complete():
         "correct",
         "invert",
         "run",
+        "update",
+        "history",
+        "diff",
+        "rollback",
+        "maintain",
         "info",
         "plot",
         "export",
