@@ -131,7 +131,7 @@ class Workers:
         self._closing.callback(self._client.close)
         offers = self._offers()
         _set_up(self._client, offers)
-        log.info("%d workers at %s", len(offers), self._client.scheduler.address)
+        log.info("%d workers at %s", len(offers), self.address)
 
     def __exit__(self, *exception: object) -> None:
         if self._client is not None:
@@ -151,6 +151,12 @@ class Workers:
         if self._limits():
             return int(sum(w["resources"].get(self.resource, 0) for w in workers))
         return max(sum(w["nthreads"] for w in workers), 1)
+
+    @property
+    def address(self) -> str:
+        """Of the Dask scheduler: what other `Workers` of the same cluster are given."""
+        assert self._client is not None, "no Dask cluster, or not begun"
+        return str(self._client.scheduler.address)
 
     @property
     def submitted(self) -> int:
