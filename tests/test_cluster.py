@@ -487,3 +487,71 @@ def _small_tiles(self: Any, shape: Any, tile: int, radius: int | None) -> None:
     """Lattice of 16 pixels, so that a block holds many tiles."""
     for name, value in (("shape", shape), ("tile", 16), ("radius", radius)):
         object.__setattr__(self, name, value)
+
+
+# --- benchmarks -------------------------------------------------------------------
+
+
+def test_spilling_and_loss_are_seen() -> None:
+    """What the benchmark below finds none of can be found."""
+    import dask
+    from distributed import Client
+
+    from benchmarks.bounded_workers import Watch, memory_of_worker
+
+    watch = Watch()
+    with (
+        dask.config.set({"distributed.worker.memory.target": 0.01}),
+        LocalCluster(
+            n_workers=1,
+            threads_per_worker=1,
+            memory_limit="1GiB",
+            dashboard_address=":0",
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        cluster.scheduler.add_plugin(watch)
+        kept = [client.submit(np.ones, 10**6 + k) for k in range(4)]
+        assert sum(f.result().size for f in kept) > 4e6
+        (found,) = client.run(memory_of_worker).values()
+        assert found["spilled"] > 8e6
+        assert found["peak"] > 5e7
+        assert (len(watch.tasks), watch.lost) == (4, 0)
+    assert watch.lost == 1
+
+
+@pytest.mark.slow
+def test_ten_demos_on_two_small_workers(capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks import bounded_workers
+
+    rows = bounded_workers.main(["--quick"])
+    found = {(r.method.split(",")[0], r.metric): r.value for r in rows}
+    for step in ("correct", "invert"):
+        assert found[step, "tasks"] == found[step, "blocks"] > 2
+        for metric in ("spilled", "pauses", "workers lost"):
+            assert found[step, metric] == 0
+        assert found[step, "largest task"] < 20
+        assert 0 < found[step, "peak of a worker"] < 1024
+    assert "10.24 times" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_says_where_it_ran(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import torch
+
+    from benchmarks import gpu
+
+    rows = gpu.main(["--quick"])
+    assert all(np.isfinite(r.value) for r in rows)
+    exact = {r.method: r.value for r in rows if r.metric == "largest difference"}
+    if not torch.cuda.is_available():
+        assert "NO GPU HERE" in capsys.readouterr().out
+        assert exact["float32"] == 0
+        assert exact["dask-float32"] < 1e-4
+    rms = [r for r in rows if r.metric == "rms difference"]
+    assert all(r.value < 0.1 for r in rms)
+    shares = [r.value for r in rows if r.metric == "share of peak"]
+    assert shares
+    assert all(s > 0 for s in shares)
