@@ -49,8 +49,8 @@ class TemporalFilter(Correction):
     is rough in time and wider than :math:`\sigma_s`: part of a step, which is smeared
     over the dates around it, and of a cycle of period P about
     :math:`1 - \exp(-2 \pi^2 \sigma_t^2 / P^2)`. Kept is noise that is smooth in time
-    (seasonal delay) or rough in space. The series becomes smoother, a rate fitted to
-    it not better: a straight line through all dates averages this noise anyway.
+    (seasonal delay) or rough in space. The series becomes smoother; a rate fitted
+    to it gains less: a straight line through all dates averages this noise anyway.
 
     Parameters
     ----------
