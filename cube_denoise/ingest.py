@@ -96,21 +96,12 @@ def ingest(
     if not items:
         raise ValueError("items is empty: there is nothing to ingest")
     records = catalog.resolve(items)
-    first = records[0]
-    if len({round(r.wavelength, 9) for r in records}) > 1:
-        raise ValueError(
-            "items mix wavelengths "
-            f"{sorted({r.wavelength for r in records})} m: one sensor per cube"
-        )
+    check_wavelength(records)
     if not store.exists(url):
         place = grid or regular_grid((r.crs, r.shape, r.transform) for r in records)
-        make_cube(url, place, attributes_of(first), chunk=chunk, shard=shard)
+        make_cube(url, place, attributes_of(records[0]), chunk=chunk, shard=shard)
     base, cube = store.newest(url, branch=branch)
-    if grid is not None and grid != grid_of(cube.attrs):
-        raise ValueError(
-            f"grid={told(grid)} differs from that of {url}, {told(grid_of(cube.attrs))}"
-        )
-    check_fit(first.track, first.wavelength, cube, url)
+    check_records(records, cube, url, grid)
     plan = plan_reading(cube, records, replace=replace, withdraw=withdraw)
     todo, withdrawn, replaced = list(plan.source.records), plan.withdrawn, plan.replaced
     report = IngestReport(present=len(records) - len(todo))
@@ -144,6 +135,29 @@ def ingest(
     report.replaced = len(set(replaced) - set(failed))
     report.withdrawn = len(withdrawn)
     return report
+
+
+def check_wavelength(records: Sequence[Interferogram]) -> None:
+    """Refuse records of several sensors."""
+    if len({round(r.wavelength, 9) for r in records}) > 1:
+        raise ValueError(
+            "items mix wavelengths "
+            f"{sorted({r.wavelength for r in records})} m: one sensor per cube"
+        )
+
+
+def check_records(
+    records: Sequence[Interferogram],
+    cube: xr.Dataset,
+    url: str | Path,
+    grid: GeoBox | None,
+) -> None:
+    """Refuse records, or a grid asked for, that are not those of the cube."""
+    if grid is not None and grid != grid_of(cube.attrs):
+        raise ValueError(
+            f"grid={told(grid)} differs from that of {url}, {told(grid_of(cube.attrs))}"
+        )
+    check_fit(records[0].track, records[0].wavelength, cube, url)
 
 
 class ReadingPlan(NamedTuple):

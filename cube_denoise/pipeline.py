@@ -104,7 +104,7 @@ def find(job: Mapping[str, Any]) -> list[Interferogram]:
     for key in ("source", "cube"):
         if not job.get(key):
             raise ValueError(f"job has no {key!r}: {JOB_KEYS[key]}")
-    _workers(job)
+    workers_of(job)
     if job.get("correct"):
         bind("correct", correct_cube, job["cube"], **job["correct"])
         find_correction(**job["correct"])
@@ -178,7 +178,7 @@ def _attempt(
 ) -> RunReport:
     url, branch = job["cube"], job.get("branch") or "main"
     begin, mark = time.monotonic(), search_mark(job)
-    grid = _new_grid(job, items)
+    grid = new_grid(job, items)
     if not store.exists(url):
         place = grid or regular_grid((r.crs, r.shape, r.transform) for r in items)
         make_cube(url, place, attributes_of(items[0]))
@@ -245,7 +245,7 @@ def _steps(
         items,
         url,
         branch=branch,
-        workers=_workers(job),
+        workers=workers_of(job),
         replace=replace,
         withdraw=withdraw,
         search=search_mark(job),
@@ -253,15 +253,16 @@ def _steps(
     corrected = None
     if job.get("correct"):
         corrected = correct_cube(
-            url, branch=branch, workers=_workers(job), **job["correct"]
+            url, branch=branch, workers=workers_of(job), **job["correct"]
         )
     inverted = invert_cube(
-        url, branch=branch, workers=_workers(job), **(job.get("invert") or {})
+        url, branch=branch, workers=workers_of(job), **(job.get("invert") or {})
     )
     return RunReport(ingested, corrected, inverted)
 
 
-def _workers(job: Mapping[str, Any]) -> Workers:
+def workers_of(job: Mapping[str, Any]) -> Workers:
+    """Workers that a job asks for, not started."""
     return Workers(
         job.get("cluster") or "auto",
         count=job.get("workers"),
@@ -269,7 +270,7 @@ def _workers(job: Mapping[str, Any]) -> Workers:
     )
 
 
-def _new_grid(job: Mapping[str, Any], items: Sequence[Interferogram]) -> GeoBox | None:
+def new_grid(job: Mapping[str, Any], items: Sequence[Interferogram]) -> GeoBox | None:
     """Grid of a new cube; None for one that is there, which keeps its own."""
     asked = job.get("grid")
     if not asked:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cube_denoise.changes import Changes
-from cube_denoise.pipeline import RunReport, carry_out, find
+from cube_denoise.pipeline import Allow, RunReport, carry_out, find
 
 WITHDRAWN_SHARE = 0.5
 """Share of the cube's pairs above which a withdrawal is taken for a mistake."""
@@ -56,9 +56,14 @@ def update(job: Mapping[str, Any], *, allow_withdrawn: bool = False) -> UpdateRe
     CubeChangedError
         If other jobs were always quicker.
     """
-    allow = partial(_check_withdrawn, allowed=allow_withdrawn)
+    allow = withdrawal_limit(allow_withdrawn)
     report = carry_out(job, find(job), step="update", allow=allow)
     return UpdateReport(report.ingest, report.correct, report.invert, report.record)
+
+
+def withdrawal_limit(allow_withdrawn: bool) -> Allow:
+    """What `update` allows to be withdrawn, for `pipeline.carry_out`."""
+    return partial(_check_withdrawn, allowed=allow_withdrawn)
 
 
 def _check_withdrawn(

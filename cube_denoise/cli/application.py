@@ -55,6 +55,13 @@ MemoryLimit = Annotated[
     str | None,
     typer.Option(help="Of each worker of --cluster dask or cuda, such as 4GiB."),
 ]
+Dry = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Tell what it would do and cost; read and write no data."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the dry run as JSON.")]
 Cube = Annotated[
     str, typer.Argument(help="Cube: local path, s3://... or gs://...", metavar="CUBE")
 ]

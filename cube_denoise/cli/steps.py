@@ -1,7 +1,8 @@
 """Commands that work on a cube: ingest, correct, invert, run."""
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +13,8 @@ from cube_denoise.cli.application import (
     Cluster,
     Count,
     Cube,
+    Dry,
+    Json,
     MemoryLimit,
     command,
     numbers,
@@ -20,6 +23,7 @@ from cube_denoise.cli.application import (
 
 if TYPE_CHECKING:
     from cube_denoise.cluster import Workers
+    from cube_denoise.dry_run import DryRun
     from cube_denoise.ingest import IngestReport
     from cube_denoise.steps import StepReport
 
@@ -48,6 +52,8 @@ def ingest(
     shard: Annotated[
         int, typer.Option(min=1, help="Of a new cube: pixels a side written at once.")
     ] = 1024,
+    dry_run: Dry = False,
+    as_json: Json = False,
 ) -> None:
     """Read interferograms into a cube; makes the cube, or adds what is missing.
 
@@ -59,18 +65,29 @@ def ingest(
     from cube_denoise import ingest as ingest_
     from cube_denoise.grid import regular_grid
 
+    _check_json(dry_run, as_json)
     records = catalog.search(items)
     grid = None
     if crs or resolution or bbox:
         rasters = [(r.crs, r.shape, r.transform) for r in records]
         box = numbers(bbox, "--bbox", 4)
         grid = regular_grid(rasters, crs=crs, resolution=resolution, bbox=box)
+    pool = _workers(cluster, workers, memory_limit)
+    if dry_run:
+        from cube_denoise.dry_run import plan_ingest
+
+        sizes = {"chunk": chunk, "shard": shard}
+        plan = plan_ingest(
+            records, cube, grid=grid, branch=branch, workers=pool, **sizes
+        )
+        _tell_plan(plan, as_json)
+        return
     report = ingest_(
         records,
         cube,
         grid=grid,
         branch=branch,
-        workers=_workers(cluster, workers, memory_limit),
+        workers=pool,
         chunk=chunk,
         shard=shard,
     )
@@ -98,6 +115,8 @@ def correct(
     workers: Count = None,
     cluster: Cluster = "auto",
     memory_limit: MemoryLimit = None,
+    dry_run: Dry = False,
+    as_json: Json = False,
 ) -> None:
     """Estimate the atmosphere of every pair and subtract it.
 
@@ -107,10 +126,16 @@ def correct(
     """
     from cube_denoise.steps import correct_cube
 
+    _check_json(dry_run, as_json)
     pool = _workers(cluster, workers, memory_limit)
-    report = correct_cube(
-        cube, method, branch=branch, workers=pool, **settings(options)
-    )
+    chosen = settings(options)
+    if dry_run:
+        from cube_denoise.dry_run import plan_correct
+
+        plan = plan_correct(cube, method, branch=branch, workers=pool, **chosen)
+        _tell_plan(plan, as_json)
+        return
+    report = correct_cube(cube, method, branch=branch, workers=pool, **chosen)
     _tell_step("corrected", "pairs", report)
 
 
@@ -136,6 +161,8 @@ def invert(
     workers: Count = None,
     cluster: Cluster = "auto",
     memory_limit: MemoryLimit = None,
+    dry_run: Dry = False,
+    as_json: Json = False,
 ) -> None:
     """Invert the pairs for displacement and velocity, positive toward the satellite.
 
@@ -146,6 +173,7 @@ def invert(
     """
     from cube_denoise.steps import invert_cube
 
+    _check_json(dry_run, as_json)
     if (reference_rows is None) != (reference_columns is None):
         raise ValueError("--reference-rows and --reference-columns go together")
     reference = None
@@ -154,20 +182,24 @@ def invert(
             "y": _range(reference_rows, "--reference-rows"),
             "x": _range(reference_columns, "--reference-columns"),
         }
-    report = invert_cube(
-        cube,
-        branch=branch,
-        weights=weights,
-        reference=reference,
-        variable=variable,
-        workers=_workers(cluster, workers, memory_limit),
-    )
+    pool = _workers(cluster, workers, memory_limit)
+    options: dict[str, Any] = {"weights": weights, "reference": reference}
+    options["variable"] = variable
+    if dry_run:
+        from cube_denoise.dry_run import plan_invert
+
+        plan = plan_invert(cube, branch=branch, workers=pool, **options)
+        _tell_plan(plan, as_json)
+        return
+    report = invert_cube(cube, branch=branch, workers=pool, **options)
     _tell_step("inverted", "pixels", report)
 
 
 @command
 def run(
     job: Annotated[Path, typer.Argument(help="Job file, YAML.", metavar="JOB.yaml")],
+    dry_run: Dry = False,
+    as_json: Json = False,
 ) -> None:
     """Search, ingest, correct and invert as a job file says; every step resumes.
 
@@ -182,6 +214,12 @@ def run(
     from cube_denoise.job import read_job
     from cube_denoise.pipeline import run as run_
 
+    _check_json(dry_run, as_json)
+    if dry_run:
+        from cube_denoise.dry_run import plan_job
+
+        _tell_plan(plan_job(read_job(job)), as_json)
+        return
     report = run_(read_job(job))
     _tell_ingest(report.ingest)
     if report.correct is not None:
@@ -203,6 +241,8 @@ def update(
             "--allow-withdrawn", help="Even if more than half of the pairs would go."
         ),
     ] = False,
+    dry_run: Dry = False,
+    as_json: Json = False,
 ) -> None:
     """Bring a cube up to date with its source, all at once; see run for job files.
 
@@ -216,6 +256,14 @@ def update(
     from cube_denoise.update import run_record, write_record
     from cube_denoise.update import update as update_
 
+    _check_json(dry_run, as_json)
+    if dry_run:
+        from cube_denoise.dry_run import plan_job
+        from cube_denoise.update import withdrawal_limit
+
+        allow = withdrawal_limit(allow_withdrawn)
+        _tell_plan(plan_job(read_job(job), updating=True, allow=allow), as_json)
+        return
     report = update_(read_job(job), allow_withdrawn=allow_withdrawn)
     if record is None:
         typer.echo(run_record(report))
@@ -230,6 +278,23 @@ def _workers(cluster: str, count: int | None, memory_limit: str | None) -> "Work
     from cube_denoise.cluster import Workers
 
     return Workers(cluster, count=count, memory_limit=memory_limit)
+
+
+def _check_json(dry_run: bool, as_json: bool) -> None:
+    if as_json and not dry_run:
+        raise ValueError("--json goes with --dry-run")
+
+
+def _tell_plan(plan: "DryRun", as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(plan.told(), indent=1))
+        return
+    from rich.console import Console
+
+    from cube_denoise.cli.plan_table import plan_notes, plan_table
+
+    Console(soft_wrap=True).print(plan_table(plan), markup=False)
+    typer.echo("\n".join(plan_notes(plan)))
 
 
 def _range(text: str, option: str) -> list[int]:

@@ -1,0 +1,132 @@
+"""Pixels that blocks read and compute, and the memory that one of them takes."""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from affine import Affine
+from odc.geo.crs import CRS
+from odc.geo.geobox import GeoBox
+
+from cube_denoise import halo, store
+from cube_denoise.calibration import Rate
+from cube_denoise.cluster import GPU
+from cube_denoise.conventions import PAIR, VARIABLES, X, Y
+from cube_denoise.corrections import Correction
+from cube_denoise.corrections.correction import READ_SIZE
+from cube_denoise.corrections.series import MEMORY as SERIES_MEMORY
+from cube_denoise.interferogram import Interferogram
+
+ITEM = 4
+"""Bytes of a value of phase, coherence or a map."""
+STACK_MEMORY = 2 * SERIES_MEMORY
+"""Temporary memory of corrections that invert for dates, bytes."""
+
+
+def bytes_of(name: str, sizes: Mapping[str, int]) -> int:
+    """Bytes of a variable of the data model, before compression."""
+    spec = VARIABLES[name]
+    count = math.prod(sizes.get(d, 5) for d in spec.dims)
+    return count * np.dtype(spec.dtype).itemsize
+
+
+def sides_of(
+    cube: xr.Dataset, cuts: Mapping[str, list[slice]]
+) -> list[tuple[int, list[slice]]]:
+    """Length and cuts along y and x."""
+    return [(cube.sizes[d], cuts[d]) for d in (Y, X)]
+
+
+def grown(length: int, cuts: Sequence[slice], reach: int) -> int:
+    """Pixels read along one side: the cuts with what they need around them."""
+    return sum(min(c.stop + reach, length) - max(c.start - reach, 0) for c in cuts)
+
+
+def network_side(
+    length: int, cuts: Sequence[slice], radius: int | None, reading: bool
+) -> int:
+    """Pixels along one side that tiles of a network see, or read to fill gaps."""
+    from cube_denoise.inference import FILL_MARGIN, lattice_of
+
+    lattice = lattice_of((length, 1), radius)
+    found = 0
+    for cut in cuts:
+        views = lattice.views(halo.Tile(cut, slice(0, 1)))
+        # Tiles that blend lie twice across a map of one column.
+        for view, clipped in {v.y.start: (v.y, c.y) for v, c in views}.values():
+            if reading:
+                found += grown(length, [clipped], FILL_MARGIN)
+            else:
+                found += view.stop - view.start
+    return found
+
+
+def tile_of(cube: xr.Dataset, radius: int | None) -> int:
+    """Pixels that a network sees at once, at most."""
+    from cube_denoise.inference import lattice_of
+
+    lattice = lattice_of((cube.sizes[Y], cube.sizes[X]), radius)
+    if radius is None:
+        return lattice.tile**2
+    side = lattice.tile + 2 * radius
+    return min(side, lattice.shape[0]) * min(side, lattice.shape[1])
+
+
+def inputs_of(correction: Correction) -> tuple[str, ...]:
+    """Variables that a correction reads in every block, beside the phase."""
+    if correction.resource != GPU:
+        return correction.needs
+    return tuple(_network(correction).config.inputs)
+
+
+def radius_of(correction: Correction) -> int | None:
+    """Receptive radius of the network of a correction, px; None for a wider view."""
+    radius: int | None = _network(correction).receptive_radius
+    return radius
+
+
+def _network(correction: Any) -> Any:
+    from cube_denoise.inference import Network, loaded, network_reference
+
+    sha256 = correction.label["model_sha256"]
+    reference = network_reference(correction.model)
+    return loaded(Network(reference, sha256, "float32", 1))
+
+
+def block_memory(
+    cube: xr.Dataset, correction: Correction, rate: Rate, wide: int, static: int
+) -> int:
+    """Peak memory of a task without a network; `wide` = pixels of a block and around.
+
+    What was measured on a small block, and beside it what is read and encoded.
+    """
+    scene = math.prod(min(cube.sizes[d], READ_SIZE) for d in (Y, X))
+    looking = scene * (rate.look_memory + ITEM * (1 + static))
+    if not correction.whole_stack:
+        return round(max(wide * (rate.memory + ITEM * (2 + static)), looking))
+    count = cube.sizes[PAIR]
+    dates = np.unique([cube[name].values for name in store.PAIR_TIMES]).size
+    # Temporary arrays are cut to a fixed memory, so a large block has fewer of them.
+    most = ITEM * wide * 2 * (count + dates) + STACK_MEMORY
+    return round(max(min(wide * count * rate.memory, most), looking)) + (
+        ITEM * wide * count
+    )
+
+
+@cache
+def _bounds(crs: str, shape: tuple[int, int], transform: Any, target: str) -> Any:
+    box = GeoBox(shape, Affine(*transform), crs).extent.boundingbox
+    return box if CRS(crs) == CRS(target) else box.to_crs(target)
+
+
+def overlap(record: Interferogram, grid: GeoBox) -> float:
+    """Pixels of a record's raster that lie on the grid, by its bounds."""
+    place = (record.crs, record.shape, record.transform, str(grid.crs))
+    box, own = grid.extent.boundingbox, _bounds(*place)
+    width = min(box.right, own.right) - max(box.left, own.left)
+    height = min(box.top, own.top) - max(box.bottom, own.bottom)
+    share = max(width, 0) * max(height, 0) / (own.span_x * own.span_y)
+    return min(share, 1) * math.prod(record.shape)

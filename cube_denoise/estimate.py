@@ -1,0 +1,316 @@
+"""What a step would cost: tasks, bytes, memory and time, from metadata alone.
+
+Counts come from the code that plans the step, so they are what it does. Bytes written
+are exact before compression; memory, stored size and time are estimates.
+"""
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import xarray as xr
+
+from cube_denoise import store
+from cube_denoise.block_cost import (
+    ITEM,
+    block_memory,
+    bytes_of,
+    grown,
+    inputs_of,
+    network_side,
+    overlap,
+    radius_of,
+    sides_of,
+    tile_of,
+)
+from cube_denoise.calibration import (
+    Rate,
+    codec_speed,
+    correction_rate,
+    inversion_rate,
+)
+from cube_denoise.cluster import GPU
+from cube_denoise.conventions import PAIR, TIME, X, Y
+from cube_denoise.correct import correction_cuts
+from cube_denoise.corrections import Correction
+from cube_denoise.grid import grid_of
+from cube_denoise.ingest import ReadingPlan
+from cube_denoise.invert import MAPS, inversion_cuts, temporary_memory
+from cube_denoise.network import Network, pair_indices
+
+COMPRESSION = 0.8
+"""Stored bytes per byte: unwrapped phase and coherence of Mexico City give 0.73 to 0.80
+with the cube's codec; noise, which no codec shrinks, 0.9."""
+TASK_SECONDS, STEP_SECONDS = 0.03, 0.5
+"""Opening the cube in every task, and commits of every step, on a local disk."""
+SCAN = 5e8
+"""Speed of looking for a reference area, beside decoding, bytes/s."""
+READING_COPIES = 8
+"""Arrays of a block that an ingest holds at once: rasters, warped, signed, encoded."""
+
+
+ROLES_OF_PAIR = ("unwrapped_phase", "coherence")
+WHOLE_SCENE = ("wiener",)
+"""Corrections that cannot be tried on a corner of the scene."""
+
+
+@dataclass(frozen=True)
+class StepEstimate:
+    """What one step of a job would do and cost."""
+
+    step: str
+    """"ingest", "correct" or "invert"."""
+    method: str = ""
+    pairs: int = 0
+    """Pairs it works on."""
+    done: int = 0
+    """Pairs it leaves alone because that is done."""
+    tasks: int = 0
+    """Blocks; pairs (and one for static layers) of an ingest."""
+    looks: int = 0
+    """Tasks before these, which look through whole pairs."""
+    bytes_read: int = 0
+    """Before compression; of rasters for an ingest."""
+    bytes_written: int = 0
+    """What the tasks write, before compression."""
+    memory_per_task: int = 0
+    """Bytes, beside what a process holds anyway."""
+    core_seconds: float = 0.0
+    """Of one core of this machine, for what workers share."""
+    serial_seconds: float = 0.0
+    """For what they do not share."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def bytes_stored(self) -> int:
+        """Bytes on disk, at the typical `COMPRESSION`."""
+        return round(self.bytes_written * COMPRESSION)
+
+    def seconds(self, workers: int) -> float:
+        """Time with so many workers, which share the cores of this machine."""
+        at_once = max(1, min(workers, os.cpu_count() or 1, self.tasks + self.looks))
+        return self.serial_seconds + self.core_seconds / at_once
+
+
+def total(steps: Iterable[StepEstimate]) -> StepEstimate:
+    """Sum of steps; the memory is that of the largest task."""
+    steps = list(steps)
+    counts = (
+        *("tasks", "looks", "bytes_read", "bytes_written"),
+        *("core_seconds", "serial_seconds"),
+    )
+    return StepEstimate(
+        step="total",
+        memory_per_task=max((s.memory_per_task for s in steps), default=0),
+        **{name: sum(getattr(s, name) for s in steps) for name in counts},
+    )
+
+
+@dataclass
+class Rates:
+    """Rates of this machine, measured when first asked for.
+
+    Stacks of as many pairs share them, so many frames cost no more than one.
+    """
+
+    known: dict[tuple[str, ...], Rate] = field(default_factory=dict)
+
+    def correction(self, cube: xr.Dataset, correction: Correction) -> Rate:
+        """See `calibration.correction_rate`."""
+        pairs = cube.sizes[PAIR] if correction.whole_stack else 0
+        key = (*correction.label.values(), str(pairs))
+        if key not in self.known:
+            self.known[key] = correction_rate(cube, correction)
+        return self.known[key]
+
+    def inversion(self, cube: xr.Dataset, weights: str, variable: str) -> Rate:
+        """See `calibration.inversion_rate`."""
+        key = (weights, variable, str(cube.sizes[PAIR]))
+        if key not in self.known:
+            self.known[key] = inversion_rate(cube, weights, variable)
+        return self.known[key]
+
+
+def estimate_ingest(cube: xr.Dataset, plan: ReadingPlan, asked: int) -> StepEstimate:
+    """Cost of reading pairs into a cube.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        As it is, or `empty_cube`.
+    plan : ingest.ReadingPlan
+        What is read.
+    asked : int
+        Pairs that were asked for.
+    """
+    records = plan.source.records
+    grid = grid_of(cube.attrs)
+    count, pixels = len(records), cube.sizes[Y] * cube.sizes[X]
+    read = sum(
+        overlap(r, grid) * ITEM * sum(role in r.assets for role in ROLES_OF_PAIR)
+        for r in records
+    )
+    static = {role for r in records for role in r.assets} - set(ROLES_OF_PAIR)
+    if plan.layers:
+        read += overlap(records[0], grid) * ITEM * len(static)
+    summary = sum(bytes_of(n, {PAIR: 1}) for n in ("phase_quantiles", "valid_fraction"))
+    written = count * (2 * ITEM * pixels + summary) + len(plan.layers) * ITEM * pixels
+    tasks = count + bool(plan.layers)
+    side = plan.source.block
+    block = min(side, cube.sizes[Y]) * min(side, cube.sizes[X])
+    speed = codec_speed()
+    notes = []
+    if records:
+        notes.append("rasters taken as float32; time without that of the network")
+    if plan.replaced or plan.withdrawn:
+        notes.append(
+            f"{len(plan.replaced)} pairs replaced, {len(plan.withdrawn)} withdrawn: "
+            "pairs that change place are copied beside this"
+        )
+    return StepEstimate(
+        step="ingest",
+        pairs=count,
+        done=asked - count,
+        tasks=tasks,
+        bytes_read=round(read),
+        bytes_written=written,
+        memory_per_task=READING_COPIES * ITEM * block if tasks else 0,
+        core_seconds=written / speed.raster
+        + written / speed.encode
+        + tasks * TASK_SECONDS,
+        serial_seconds=STEP_SECONDS if tasks else 0.0,
+        notes=tuple(notes),
+    )
+
+
+def estimate_correction(
+    cube: xr.Dataset, correction: Correction, pairs: Sequence[int], rates: Rates
+) -> StepEstimate:
+    """Cost of correcting pairs of a cube.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        As it is, or would be (`cube_after`).
+    correction : corrections.Correction
+        What to do.
+    pairs : sequence of int
+        Positions of the pairs to correct (`state.pairs_to_correct`).
+    rates : Rates
+        Of this machine.
+
+    Raises
+    ------
+    ValueError
+        As for `correct.correct`, as far as that shows without data.
+    """
+    method = correction.label["method"]
+    count = cube.sizes.get(PAIR, 0)
+    if count and not pairs:
+        return StepEstimate("correct", method, done=count)
+    block = store.writing_unit(cube, "corrected_phase")[0]
+    cuts = correction_cuts(cube, correction, pairs, block=block)
+    tasks = math.prod(len(c) for c in cuts.values())
+    rows, columns = cube.sizes[Y], cube.sizes[X]
+    written = len(pairs) * rows * columns
+    if correction.name in WHOLE_SCENE:
+        rate, notes = Rate(0, 0), [f"{method} is not timed: it needs the whole scene"]
+    else:
+        rate, notes = rates.correction(cube, correction), []
+    static = len({"elevation"} & set(inputs_of(correction)))
+    if correction.resource == GPU:
+        radius = radius_of(correction)
+        grown_sides, seen_sides = (
+            [network_side(n, c, radius, reading) for n, c in sides_of(cube, cuts)]
+            for reading in (True, False)
+        )
+        values = len(pairs) * math.prod(grown_sides)
+        work = len(pairs) * math.prod(seen_sides)
+        memory = 4 * ITEM * min(block, rows) * min(block, columns)
+        memory += round(tile_of(cube, radius) * (rate.activations + rate.memory))
+    else:
+        read_sides, widest = [], 1
+        for (n, c), reach in zip(
+            sides_of(cube, cuts), correction.reach(cube), strict=True
+        ):
+            read_sides.append(grown(n, c, reach))
+            widest *= max(grown(n, [cut], reach) for cut in c)
+        values = work = len(pairs) * math.prod(read_sides)
+        memory = block_memory(cube, correction, rate, widest, static)
+    looked = rate.looks * len(pairs) * rows * columns
+    read = (values + looked) * ITEM * (1 + (0 if correction.whole_stack else static))
+    speed = codec_speed()
+    looks = rate.looks * len(pairs) + rate.once
+    return StepEstimate(
+        step="correct",
+        method=method,
+        pairs=len(pairs),
+        done=count - len(pairs),
+        tasks=tasks,
+        looks=looks,
+        bytes_read=read,
+        bytes_written=written * ITEM,
+        memory_per_task=memory,
+        core_seconds=work * rate.seconds
+        + len(pairs) * rows * columns * rate.look_seconds
+        + rate.once_seconds
+        + read / speed.decode
+        + written * ITEM / speed.encode
+        + tasks * TASK_SECONDS,
+        serial_seconds=STEP_SECONDS,
+        notes=tuple(notes),
+    )
+
+
+def estimate_inversion(
+    cube: xr.Dataset, *, weights: str, variable: str, chosen: bool, rates: Rates
+) -> StepEstimate:
+    """Cost of inverting a cube.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        As it is, or would be.
+    weights, variable : str
+        Checked by `invert.check_inversion`.
+    chosen : bool
+        Whether the reference area is to be chosen, which reads everything once more.
+    rates : Rates
+        Of this machine.
+    """
+    count, rows, columns = (cube.sizes[d] for d in (PAIR, Y, X))
+    first, second, times = pair_indices(
+        cube["reference_time"].values, cube["secondary_time"].values
+    )
+    block = store.writing_unit(cube, "velocity")[0]
+    cuts = inversion_cuts(cube, block)
+    layers = 1 + (weights != "none")
+    read = layers * count * rows * columns * ITEM
+    sizes = {TIME: times.size, Y: rows, X: columns}
+    written = sum(bytes_of(name, sizes) for name in ("displacement", *MAPS))
+    pixels = min(block, rows) * min(block, columns)
+    here = {TIME: times.size, Y: min(block, rows), X: min(block, columns)}
+    outputs = sum(bytes_of(name, here) for name in ("displacement", *MAPS))
+    memory = layers * count * pixels * ITEM + 2 * outputs
+    memory += temporary_memory(Network(first, second, times.size, 0), count, pixels)
+    rate = rates.inversion(cube, weights, variable)
+    speed = codec_speed()
+    tasks = math.prod(len(c) for c in cuts.values())
+    scan = (1 + ("coherence" in cube)) * count * rows * columns * ITEM if chosen else 0
+    notes = ("the reference area is looked for first, by one process",) * chosen
+    return StepEstimate(
+        step="invert",
+        method=variable,
+        pairs=count,
+        tasks=tasks,
+        bytes_read=read + scan,
+        bytes_written=written,
+        memory_per_task=memory,
+        core_seconds=count * rows * columns * rate.seconds
+        + read / speed.decode
+        + written / speed.encode
+        + tasks * TASK_SECONDS,
+        serial_seconds=STEP_SECONDS + scan / speed.decode + scan / SCAN,
+        notes=notes,
+    )
