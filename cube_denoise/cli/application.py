@@ -63,7 +63,10 @@ Dry = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the dry run as JSON.")]
 Cube = Annotated[
-    str, typer.Argument(help="Cube: local path, s3://... or gs://...", metavar="CUBE")
+    str,
+    typer.Argument(
+        help="Cube: local path, s3://..., gs://... or az://...", metavar="CUBE"
+    ),
 ]
 Box = Annotated[
     str | None,

@@ -86,7 +86,8 @@ def export(
     dest: Annotated[
         str,
         typer.Argument(
-            help="zarr: path or URL of the store; cog: folder.", metavar="DEST"
+            help="Path or bucket (s3://...): of the store, or the folder of COGs.",
+            metavar="DEST",
         ),
     ],
     format_: Annotated[

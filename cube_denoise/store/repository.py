@@ -142,7 +142,7 @@ def open_cube(
     Parameters
     ----------
     url : str or pathlib.Path
-        Local path, ``s3://`` or ``gs://``.
+        Local path, ``s3://``, ``gs://`` or ``az://`` (`places.bucket`).
     branch : str
         Branch to read; an experiment on the same cube is another branch.
     snapshot : str, optional
