@@ -300,6 +300,46 @@ def test_interrupted_updates_are_taken_up(
     assert [h["metadata"]["step"] for h in store.history(url)].count("update") == 1
 
 
+KILLED = """
+import json, sys, time
+from cube_denoise import store
+from cube_denoise.update import update
+
+publish = store.Stage.publish
+def told(self, *args, **options):
+    shown = publish(self, *args, **options)
+    print(self.step, flush=True)
+    time.sleep(float(sys.argv[2]) if self.step == sys.argv[3] else 0)
+    return shown
+store.Stage.publish = told
+update(json.loads(sys.argv[1]))
+"""
+
+
+def test_killed_after_every_step(nine: list[Any], tmp_path: Path) -> None:
+    """SIGKILL; each run goes on at once from what the killed one did."""
+    url = tmp_path / "cube"
+    run(job_of(tmp_path, nine[:5], url))
+    before = store.open_cube(url).load()
+    job = json.dumps(job_of(tmp_path, nine[1:8], url))
+    command = [sys.executable, "-W", "ignore", "-c", KILLED, job, "60"]
+    steps = ("ingest", "correct", "invert")
+    for step in steps:
+        with subprocess.Popen(
+            [*command, step], stdout=subprocess.PIPE, text=True
+        ) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline().strip() == step, "earlier steps are done"
+            child.send_signal(signal.SIGKILL)
+        assert store.open_cube(url).load().identical(before)
+    report = update(json.loads(job))
+    assert sorted(report.record["added"]) == sorted(r.id for r in nine[5:8])
+    assert [s.split(":")[0] for s in report.record["steps"]] == list(steps)
+    assert (report.ingest.added, report.invert.done) == (0, 0), "all was done"
+    assert_same_maps(url, rebuilt(tmp_path / "anew", nine[1:8]))
+    assert branches(url) == {"main"}
+
+
 def _die(*args: Any, **options: Any) -> None:
     raise KilledError
 
