@@ -17,13 +17,11 @@ from cube_denoise.cluster import GPU
 from cube_denoise.conventions import PAIR, VARIABLES, X, Y
 from cube_denoise.corrections import Correction
 from cube_denoise.corrections.correction import READ_SIZE
-from cube_denoise.corrections.series import MEMORY as SERIES_MEMORY
+from cube_denoise.corrections.series import MEMORY, STRIP
 from cube_denoise.interferogram import Interferogram
 
 ITEM = 4
 """Bytes of a value of phase, coherence or a map."""
-STACK_MEMORY = 2 * SERIES_MEMORY
-"""Temporary memory of corrections that invert for dates, bytes."""
 
 
 def bytes_of(name: str, sizes: Mapping[str, int]) -> int:
@@ -97,23 +95,28 @@ def _network(correction: Any) -> Any:
 
 
 def block_memory(
-    cube: xr.Dataset, correction: Correction, rate: Rate, wide: int, static: int
+    cube: xr.Dataset,
+    correction: Correction,
+    rate: Rate,
+    shape: tuple[int, int],
+    static: int,
 ) -> int:
-    """Peak memory of a task without a network; `wide` = pixels of a block and around.
+    """Peak memory of a task without a network, bytes.
 
-    What was measured on a small block, and beside it what is read and encoded.
+    What was measured on a small block, and beside it what is read and encoded. `shape`
+    is that of a block with what it needs around it, `static` the number of maps read.
     """
+    wide = math.prod(shape)
     scene = math.prod(min(cube.sizes[d], READ_SIZE) for d in (Y, X))
     looking = scene * (rate.look_memory + ITEM * (1 + static))
     if not correction.whole_stack:
         return round(max(wide * (rate.memory + ITEM * (2 + static)), looking))
     count = cube.sizes[PAIR]
     dates = np.unique([cube[name].values for name in store.PAIR_TIMES]).size
-    # Temporary arrays are cut to a fixed memory, so a large block has fewer of them.
-    most = ITEM * wide * 2 * (count + dates) + STACK_MEMORY
-    return round(max(min(wide * count * rate.memory, most), looking)) + (
-        ITEM * wide * count
-    )
+    # They work strip by strip, and parts of a strip that a fixed memory holds.
+    strip = min(STRIP, shape[0]) * shape[1] * count
+    temporary = min(rate.memory * strip, 2 * ITEM * strip + 2 * MEMORY)
+    return round(max(ITEM * wide * (count + 2 * dates) + temporary, looking))
 
 
 @cache

@@ -230,14 +230,14 @@ def estimate_correction(
         memory = 4 * ITEM * min(block, rows) * min(block, columns)
         memory += round(tile_of(cube, radius) * (rate.activations + rate.memory))
     else:
-        read_sides, widest = [], 1
+        read_sides, widest = [], []
         for (n, c), reach in zip(
             sides_of(cube, cuts), correction.reach(cube), strict=True
         ):
             read_sides.append(grown(n, c, reach))
-            widest *= max(grown(n, [cut], reach) for cut in c)
+            widest.append(max(grown(n, [cut], reach) for cut in c))
         values = work = len(pairs) * math.prod(read_sides)
-        memory = block_memory(cube, correction, rate, widest, static)
+        memory = block_memory(cube, correction, rate, (widest[0], widest[1]), static)
     looked = rate.looks * len(pairs) * rows * columns
     read = (values + looked) * ITEM * (1 + (0 if correction.whole_stack else static))
     speed = codec_speed()
@@ -292,8 +292,10 @@ def estimate_inversion(
     pixels = min(block, rows) * min(block, columns)
     here = {TIME: times.size, Y: min(block, rows), X: min(block, columns)}
     outputs = sum(bytes_of(name, here) for name in ("displacement", *MAPS))
-    memory = layers * count * pixels * ITEM + 2 * outputs
-    memory += temporary_memory(Network(first, second, times.size, 0), count, pixels)
+    network = Network(first, second, times.size, 0)
+    # Temporary arrays are gone when the outputs are encoded.
+    temporary = max(temporary_memory(network, count, pixels), outputs)
+    memory = layers * count * pixels * ITEM + outputs + temporary
     rate = rates.inversion(cube, weights, variable)
     speed = codec_speed()
     tasks = math.prod(len(c) for c in cuts.values())

@@ -36,8 +36,8 @@ def plan_notes(plan: DryRun) -> list[str]:
     """What the numbers stand for."""
     return [
         f"{plan.workers} tasks at once: {format_bytes(plan.memory)} of memory "
-        f"together, {format_bytes(plan.process_memory)} of it for each of {plan.processes} "
-        "processes",
+        f"together, {format_bytes(plan.process_memory)} of it for each of "
+        f"{plan.processes} processes",
         *(f"{s.step}: {note}" for s in plan.steps for note in s.notes),
         f"{CAUTION} Stored is {COMPRESSION:g} of what is written.",
     ]
