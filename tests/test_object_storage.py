@@ -332,7 +332,8 @@ def test_refusals(
         lines = [li for li in result.stderr.splitlines() if li.startswith("error:")]
         assert len(lines) == 1
         one_sentence(lines[0], url, word)
-    assert time.monotonic() - begin < 30  # of all attempts
+    # Of all attempts; Icechunk alone would try a dead host for half a minute, each.
+    assert time.monotonic() - begin < 60
 
 
 def test_a_cube_that_is_not_there(s3: Server) -> None:
