@@ -71,7 +71,11 @@ def paragraph(text: str) -> str:
 
 def bullets(texts: Iterable[str]) -> str:
     """List of plain texts."""
-    return "<ul>" + "".join(f"<li>{escape(t)}</li>" for t in texts) + "</ul>"
+    return (
+        "<ul>"
+        + "".join(f"<li>{escape(t).replace(' %', '&nbsp;%')}</li>" for t in texts)
+        + "</ul>"
+    )
 
 
 def definitions(texts: Mapping[str, str]) -> str:
