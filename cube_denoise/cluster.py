@@ -1,8 +1,6 @@
 """Who does the work: threads or processes of this machine, or a Dask cluster."""
 
 import copy
-import importlib
-import importlib.util
 import logging
 import multiprocessing
 import os
@@ -21,17 +19,21 @@ from functools import partial
 from itertools import islice
 from typing import Any, Self
 
+from cube_denoise.cluster_kinds import (
+    CPU_IO,
+    GPU,
+    KINDS,
+    package,
+    resolved,
+    started,
+)
+
+__all__ = ["CPU_IO", "GPU", "ClusterError", "Workers", "task_threads"]
+
 log = logging.getLogger(__name__)
 
-KINDS = ("auto", "threads", "processes", "dask", "cuda", "gateway", "kubernetes")
-"""Clusters by name; beside them the address of a Dask scheduler."""
-GPU, CPU_IO = "GPU", "CPU_IO"
-"""Resources that tasks ask for where workers offer them: networks, all else."""
 IN_FLIGHT = 4
 """Tasks submitted at once, for each that runs."""
-TASKS_PER_GPU = 4
-"""Network tasks at once in a worker of `LocalCUDACluster`: the GPU computes for one
-while the others read and write."""
 LOOK_EVERY = 5.0
 """Seconds between looks at what the workers offer."""
 
@@ -86,7 +88,7 @@ class Workers:
                 f"{cluster=} must be one of {', '.join(KINDS)} or the address of a "
                 "Dask scheduler such as tcp://127.0.0.1:8786"
             )
-        self.cluster = _resolved(cluster)
+        self.cluster = resolved(cluster)
         if memory_limit is not None and self.cluster not in ("dask", "cuda"):
             raise ValueError(
                 f"{memory_limit=} goes with cluster='dask' or 'cuda', which start "
@@ -120,12 +122,12 @@ class Workers:
         return self
 
     def _connect(self) -> None:
-        cluster = _started(self.cluster, self._asked, self.memory_limit)
+        cluster = started(self.cluster, self._asked, self.memory_limit)
         if not isinstance(cluster, str):
             self._closing.callback(cluster.close)
         get_client = getattr(cluster, "get_client", None)
         if get_client is None:
-            self._client = _package("distributed", "cluster").Client(cluster)
+            self._client = package("distributed", "cluster").Client(cluster)
         else:
             self._client = get_client()
         self._closing.callback(self._client.close)
@@ -255,85 +257,6 @@ def _result(future: Future[Any]) -> Any:
     ) from None
 
 
-# --- starting --------------------------------------------------------------------
-
-
-def _resolved(cluster: str) -> str:
-    if cluster != "auto":
-        return cluster
-    address = os.environ.get("DASK_SCHEDULER_ADDRESS")
-    if address:
-        return address
-    if importlib.util.find_spec("dask_cuda") is not None and _gpus():
-        return "cuda"
-    return "threads"
-
-
-def _started(kind: str, count: int | None, memory_limit: str | None) -> Any:
-    """Start or find a cluster; an address is returned as it is."""
-    kind, sign, place = kind.partition("://")
-    cores = os.cpu_count() or 1
-    if kind == "dask":
-        return _package("distributed", "cluster").LocalCluster(
-            n_workers=count or cores,
-            threads_per_worker=1,
-            memory_limit=memory_limit or "auto",
-            dashboard_address=":0",
-        )
-    if kind == "cuda":
-        package = _package("dask_cuda", "cuda")
-        gpus = count or _gpus()
-        if not gpus:
-            raise ValueError(
-                "cluster='cuda' finds no NVIDIA GPU on this machine: take 'dask' for "
-                "processes, or 'threads'"
-            )
-        threads = max(1, cores // gpus)
-        return package.LocalCUDACluster(
-            n_workers=gpus,
-            threads_per_worker=threads,
-            memory_limit=memory_limit or "auto",
-            resources={GPU: min(TASKS_PER_GPU, threads), CPU_IO: threads},
-            dashboard_address=":0",
-        )
-    if kind == "gateway":
-        package = _package("dask_gateway", "gateway")
-        gateway = package.Gateway(f"https://{place}" if place else None)
-        cluster = gateway.new_cluster(shutdown_on_close=True)
-        cluster.scale(count)
-        return cluster
-    if kind == "kubernetes":
-        operator = _package("dask_kubernetes.operator", "kubernetes")
-        if place:
-            return operator.KubeCluster.from_name(place)
-        return operator.KubeCluster(n_workers=count)
-    return kind + sign + place
-
-
-def _package(name: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ValueError(
-            f"cluster needs the package {name.partition('.')[0]}, which cannot be "
-            f"imported ({error}): pip install 'cube-denoise[{extra}]'"
-        ) from None
-
-
-def _gpus() -> int:
-    """NVIDIA GPUs that processes of this machine may use."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([v for v in visible.split(",") if v.strip() not in ("", "-1")])
-    try:
-        pynvml = importlib.import_module("pynvml")
-        pynvml.nvmlInit()
-        return int(pynvml.nvmlDeviceGetCount())
-    except Exception as error:  # no driver, no library: each has its own kind
-        log.debug("no GPU: %s", error)
-        return 0
-
-
 # --- in the workers --------------------------------------------------------------
 
 _here: dict[str, int] = {}
@@ -342,6 +265,13 @@ _here: dict[str, int] = {}
 def task_threads(default: int) -> int:
     """Cores for a task of this process: its share in a Dask worker, else `default`."""
     return _here.get("threads", default)
+
+
+def _take(threads: int | None) -> None:
+    """Set what `task_threads` gives; by reference, so in the worker's own module."""
+    _here.clear()
+    if threads is not None:
+        _here["threads"] = threads
 
 
 def _set_up(client: Any, offers: Mapping[str, Any]) -> None:
@@ -361,15 +291,11 @@ def _set_up(client: Any, offers: Mapping[str, Any]) -> None:
             from dask.system import CPU_COUNT
             from distributed.comm import get_address_host
 
-            from cube_denoise import cluster
-
             host = get_address_host(worker.address)
             tasks = max(by_host.get(host, 0), worker.state.nthreads)
-            cluster._here["threads"] = max(1, CPU_COUNT // tasks)
+            _take(max(1, CPU_COUNT // tasks))
 
         def teardown(self, worker: Any) -> None:
-            from cube_denoise import cluster
-
-            cluster._here.clear()
+            _take(None)
 
     client.register_plugin(ShareCores())

@@ -23,7 +23,7 @@ import xarray as xr
 from distributed import LocalCluster
 
 from cube_denoise import cluster as clusters
-from cube_denoise import store
+from cube_denoise import cluster_kinds, store
 from cube_denoise.cluster import CPU_IO, GPU, ClusterError, Workers
 from cube_denoise.ingest import ingest
 from cube_denoise.products import find_products
@@ -139,11 +139,13 @@ def test_no_scheduler_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto(monkeypatch: pytest.MonkeyPatch) -> None:
     """A DaskJob's scheduler, else GPUs with dask-cuda, else threads."""
     monkeypatch.setitem(sys.modules, "dask_cuda", None)
-    monkeypatch.setattr(clusters.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(cluster_kinds.importlib.util, "find_spec", lambda name: None)
     assert Workers("auto").cluster == "threads"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     assert Workers("auto").cluster == "threads"
-    monkeypatch.setattr(clusters.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(
+        cluster_kinds.importlib.util, "find_spec", lambda name: object()
+    )
     assert Workers("auto").cluster == "cuda"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert Workers("auto").cluster == "threads"
@@ -187,7 +189,7 @@ def test_stand_in_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     with Workers("cuda", memory_limit="8GiB") as pool:
         assert pool.count == 6
-        assert pool.asking(GPU).count == clusters.TASKS_PER_GPU == 4
+        assert pool.asking(GPU).count == cluster_kinds.TASKS_PER_GPU == 4
         assert pool.asking(GPU).in_order(squared, range(5)) == [0, 1, 4, 9, 16]
     assert (asked["n_workers"], asked["threads_per_worker"]) == (1, 6)
     assert asked["memory_limit"] == "8GiB"
