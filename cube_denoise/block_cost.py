@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from cube_denoise.conventions import PAIR, VARIABLES, X, Y
 from cube_denoise.corrections import Correction
 from cube_denoise.corrections.correction import READ_SIZE
 from cube_denoise.corrections.series import MEMORY, STRIP
-from cube_denoise.interferogram import Interferogram
 
 ITEM = 4
 """Bytes of a value of phase, coherence or a map."""
@@ -119,17 +117,14 @@ def block_memory(
     return round(max(ITEM * wide * (count + 2 * dates) + temporary, looking))
 
 
-@cache
-def _bounds(crs: str, shape: tuple[int, int], transform: Any, target: str) -> Any:
-    box = GeoBox(shape, Affine(*transform), crs).extent.boundingbox
-    return box if CRS(crs) == CRS(target) else box.to_crs(target)
-
-
-def overlap(record: Interferogram, grid: GeoBox) -> float:
-    """Pixels of a record's raster that lie on the grid, by its bounds."""
-    place = (record.crs, record.shape, record.transform, str(grid.crs))
-    box, own = grid.extent.boundingbox, _bounds(*place)
-    width = min(box.right, own.right) - max(box.left, own.left)
-    height = min(box.top, own.top) - max(box.bottom, own.bottom)
-    share = max(width, 0) * max(height, 0) / (own.span_x * own.span_y)
-    return min(share, 1) * math.prod(record.shape)
+def overlap(
+    crs: str, shape: tuple[int, int], transform: tuple[float, ...], grid: GeoBox
+) -> float:
+    """Pixels of a raster that lie on a grid, by its bounds."""
+    assert grid.crs is not None
+    box, own = grid.extent.boundingbox, GeoBox(shape, Affine(*transform), crs).extent
+    bounds = (own if CRS(crs) == grid.crs else own.to_crs(grid.crs)).boundingbox
+    width = min(box.right, bounds.right) - max(box.left, bounds.left)
+    height = min(box.top, bounds.top) - max(box.bottom, bounds.bottom)
+    share = max(width, 0) * max(height, 0) / (bounds.span_x * bounds.span_y)
+    return float(min(share, 1) * math.prod(shape))

@@ -6,6 +6,7 @@ are exact before compression; memory, stored size and time are estimates.
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -147,13 +148,15 @@ def estimate_ingest(cube: xr.Dataset, plan: ReadingPlan, asked: int) -> StepEsti
     records = plan.source.records
     grid = grid_of(cube.attrs)
     count, pixels = len(records), cube.sizes[Y] * cube.sizes[X]
-    read = sum(
-        overlap(r, grid) * ITEM * sum(role in r.assets for role in ROLES_OF_PAIR)
+    places = Counter(
+        (r.crs, r.shape, r.transform, sum(role in r.assets for role in ROLES_OF_PAIR))
         for r in records
     )
+    seen = {place: overlap(*place[:3], grid) for place in places}
+    read = sum(ITEM * seen[p] * p[3] * many for p, many in places.items())
     static = {role for r in records for role in r.assets} - set(ROLES_OF_PAIR)
     if plan.layers:
-        read += overlap(records[0], grid) * ITEM * len(static)
+        read += ITEM * next(iter(seen.values())) * len(static)
     summary = sum(bytes_of(n, {PAIR: 1}) for n in ("phase_quantiles", "valid_fraction"))
     written = count * (2 * ITEM * pixels + summary) + len(plan.layers) * ITEM * pixels
     tasks = count + bool(plan.layers)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,7 +105,7 @@ class Interferogram:
         if math.isnan(self.perpendicular_baseline):  # one NaN, so that records equal
             object.__setattr__(self, "perpendicular_baseline", math.nan)
 
-    @property
+    @cached_property
     def key(self) -> tuple[str, str, str]:
         """Identity of the pair: (reference date, secondary date, track)."""
         dates = (self.reference_time, self.secondary_time)

@@ -354,8 +354,8 @@ def test_continent_is_planned_in_few_operations(monkeypatch):
     assert whole.tasks == frames * (401 + 400 * 3 * 4 + 9 * 13)
     assert whole.bytes_written > 3e12
     few = frame(2)
-    # About 0.2 microseconds a call: 2 seconds of CPU for all frames.
-    assert frames * calls_during(lambda: planned(few, rates)) < 1e7
+    # 4.4 million calls took 3.5 seconds of CPU.
+    assert frames * calls_during(lambda: planned(few, rates)) < 6e6
 
 
 def test_frames_add_up_and_cost_no_more_when_large():
