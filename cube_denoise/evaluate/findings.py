@@ -30,7 +30,7 @@ def findings(evaluation: "Evaluation") -> list[str]:
         *_velocity(column("velocity reduction"), column("velocity slope")),
         *_held_out(column("held-out ratio")),
         *_detection(column),
-        *_kept(column),
+        *_kept(evaluation, column),
         *_left_out(evaluation),
     ]
 
@@ -83,29 +83,44 @@ def _detection(column: Callable[[str], dict[str, float]]) -> Iterator[str]:
             yield f"{found} (median over sources); {_compared(least, unit)}."
 
 
-def _kept(column: Callable[[str], dict[str, float]]) -> Iterator[str]:
+def _kept(
+    evaluation: "Evaluation", column: Callable[[str], dict[str, float]]
+) -> Iterator[str]:
     for history, told in HISTORIES.items():
-        lost = _losing(column(f"{history} slope"))
+        lost = [
+            f"{m} {100 * low:.0f} to {100 * high:.0f} %"
+            for m, (low, high) in _by_radius(evaluation, history).items()
+            if low < KEPT and m != "raw"
+        ]
         if lost:
-            yield f"Of {told} that was injected, {_parts(lost, 'gives back')}."
-    wide = _losing(column("slope on raw velocity"))
+            yield f"Of {told} that was injected comes back, by its radius: {_list(lost)}."
+    wide = [
+        f"{m} {100 * v:.0f} %"
+        for m, v in column("slope on raw velocity").items()
+        if v < KEPT and m != "raw"
+    ]
     if wide:
         yield (
-            f"Of the raw velocity, where it is largest, {_parts(wide, 'keeps')}. If "
+            f"Of the raw velocity, where it is largest, is kept: {_list(wide)}. If "
             "that is motion, it is lost, whatever becomes of the noise."
         )
 
 
-def _losing(slopes: Mapping[str, float]) -> dict[str, float]:
-    return {m: v for m, v in slopes.items() if v < KEPT and m != "raw"}
-
-
-def _parts(slopes: Mapping[str, float], verb: str) -> str:
-    (first, slope), *others = slopes.items()
-    return _list(
-        [f"{first} {verb} {100 * slope:.0f} %"]
-        + [f"{m} {100 * v:.0f} %" for m, v in others]
-    )
+def _by_radius(
+    evaluation: "Evaluation", history: str
+) -> dict[str, tuple[float, float]]:
+    """Smallest and largest over radii of the median slope of sources, by method."""
+    found = {}
+    for verdict in evaluation.verdicts:
+        slopes: dict[float, list[float]] = {}
+        for one in verdict.recoveries:
+            if one.case.history == history:
+                known = one.slope[np.isfinite(one.slope)]
+                slopes.setdefault(one.case.radius, []).extend(known)
+        medians = [float(np.median(s)) for s in slopes.values() if s]
+        if medians:
+            found[verdict.method] = (min(medians), max(medians))
+    return found
 
 
 def _left_out(evaluation: "Evaluation") -> Iterator[str]:
