@@ -15,45 +15,43 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = (
     # 1: outside packages only, or each other.
-    "conventions blocks cluster cluster_kinds conditions device gaps grid "
-    "interferogram network normalise progress places raster_access models.dncnn "
-    "models.zoo simulate.atmosphere "
-    "simulate.spectrum simulate.turbulence simulate.ionosphere simulate.stations "
-    "simulate.deformation simulate.sources simulate.sensor "
-    "simulate.crack simulate.surface simulate.time_functions "
-    "simulate.seeds simulate.assembly simulate.residual_fields simulate.climate "
-    "simulate.ground simulate.stack_delays simulate.pair_errors",
+    "blocks cluster cluster_kinds conditions conventions device gaps grid "
+    "interferogram models.dncnn models.zoo network normalise places progress "
+    "raster_access simulate.assembly simulate.atmosphere simulate.climate "
+    "simulate.crack simulate.deformation simulate.ground simulate.ionosphere "
+    "simulate.pair_errors simulate.residual_fields simulate.seeds simulate.sensor "
+    "simulate.sources simulate.spectrum simulate.stack_delays simulate.stations "
+    "simulate.surface simulate.time_functions simulate.turbulence",
     # 2: one thing each.
-    "halo inference map_axes store store.repository store.layout store.staging store.owners store.drafting store.upkeep "
-    "store.plain hyp3 "
-    "evaluate.consistency evaluate.structure evaluate.similarity evaluate.uncertainty "
-    "evaluate.gnss evaluate.stations evaluate.station_misfit "
-    "products velocity reference evaluate evaluate.scores stac_item stac_source "
-    "corrections.components corrections.principal corrections.independent "
-    "corrections.separation corrections.wiener "
-    "corrections corrections.correction corrections.network corrections.ramp "
-    "corrections.catalogue "
-    "corrections.elevation corrections.series corrections.common_scene "
-    "corrections.local_elevation corrections.temporal_filter simulate.pair "
-    "simulate.scene simulate.hyp3 simulate simulate.noise_bank simulate.stack "
-    "simulate.transplant simulate.recipes simulate.recipes.recipe model_card "
-    "simulate.recipes.dncnn_paper simulate.recipes.poster_sources "
-    "simulate.recipes.autoencoder_paper simulate.recipes.stacks "
-    "delay_files delays corrections.weather",
+    "corrections corrections.catalogue corrections.common_scene "
+    "corrections.components corrections.correction corrections.elevation "
+    "corrections.independent corrections.local_elevation corrections.network "
+    "corrections.principal corrections.ramp corrections.separation "
+    "corrections.series corrections.temporal_filter corrections.weather "
+    "corrections.wiener delay_files delays evaluate evaluate.consistency "
+    "evaluate.gnss evaluate.scores evaluate.similarity evaluate.station_misfit "
+    "evaluate.stations evaluate.structure evaluate.uncertainty halo hyp3 inference "
+    "map_axes model_card products reference simulate simulate.hyp3 "
+    "simulate.noise_bank simulate.pair simulate.recipes "
+    "simulate.recipes.autoencoder_paper simulate.recipes.dncnn_paper "
+    "simulate.recipes.poster_sources simulate.recipes.recipe "
+    "simulate.recipes.stacks simulate.scene simulate.stack simulate.transplant "
+    "stac_item stac_source store store.drafting store.layout store.owners "
+    "store.plain store.repository store.staging store.upkeep velocity",
     # 3: what is done to a cube.
-    "evaluate.held_out evaluate.injection evaluate.recovery evaluate.columns "
-    "evaluate.redrawn "
-    "evaluate.scoring "
-    "changes cube_fit append state versions "
-    "catalog correct invert dataset export charts pair_sources plot summary",
+    "append catalog changes charts correct cube_fit dataset evaluate.columns "
+    "evaluate.held_out evaluate.injection evaluate.recovery evaluate.redrawn "
+    "evaluate.scoring export invert pair_sources plot state summary versions",
     # 4: what fills a cube or a network.
-    "ingest steps train calibration block_cost planned_cube estimate evaluate.judge evaluate.pictures evaluate.station_pictures "
-    "evaluate.injection_pictures evaluate.detection_pictures evaluate.report "
-    "evaluate.page evaluate.tables evaluate.record evaluate.findings",
+    "block_cost calibration estimate evaluate.detection_pictures evaluate.findings "
+    "evaluate.injection_pictures evaluate.judge evaluate.page evaluate.pictures "
+    "evaluate.record evaluate.report evaluate.station_pictures evaluate.tables "
+    "ingest planned_cube steps train",
     # 5: composed.
-    "pipeline job update demo dry_run",
+    "demo dry_run job pipeline update",
     # 6: thin.
-    "cli cli.application cli.sources cli.steps cli.plan_table cli.look cli.versions cli.judge cli.make __main__",
+    "__main__ cli cli.application cli.judge cli.look cli.make cli.plan_table "
+    "cli.sources cli.steps cli.versions",
 )
 FLOOR = {name: k for k, names in enumerate(FLOORS, 1) for name in names.split()}
 
