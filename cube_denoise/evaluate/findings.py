@@ -93,7 +93,8 @@ def _kept(
             if low < KEPT and m != "raw"
         ]
         if lost:
-            yield f"Of {told} that was injected comes back, by its radius: {_list(lost)}."
+            part = _list(lost)
+            yield f"Of {told} that was injected comes back, by its radius: {part}."
     wide = [
         f"{m} {100 * v:.0f} %"
         for m, v in column("slope on raw velocity").items()
