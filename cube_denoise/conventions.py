@@ -149,7 +149,7 @@ def displacement_to_phase(displacement: _Array, wavelength: float) -> _Array:
 def _in(units: str, values: _Array) -> _Array:
     """Values with the unit they are in now, not that of what they were made of."""
     if isinstance(values, xr.DataArray):
-        return values.drop_attrs().assign_attrs(units=units)
+        return values.drop_attrs(deep=False).assign_attrs(units=units)
     return values
 
 

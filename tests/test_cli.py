@@ -469,7 +469,7 @@ def test_bucket_that_refuses(catalog, monkeypatch):
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     try:
         for command in (("info", "s3://b/c"), ("ingest", catalog, "s3://b/c")):
-            assert "url='s3://b/c' cannot be" in mistake(*command)
+            assert "s3://b/c: access is denied; set AWS" in mistake(*command)
     finally:
         server.shutdown()
         server.server_close()
