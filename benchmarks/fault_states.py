@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-SIZE, DATES = 48, 8
+SIZE, DATES = 48, 6
 TOLERANCE = 1e-6
 
 

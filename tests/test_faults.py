@@ -5,6 +5,7 @@ import http.client
 import http.server
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,8 +55,10 @@ def test_the_proxy_misbehaves_as_told(proxy: FaultyProxy) -> None:
     proxy.fault = "500"
     assert ask(proxy) == (500, 0)
     proxy.fault = "truncated"
-    with pytest.raises((http.client.HTTPException, ConnectionError)):
-        ask(proxy)
+    got = 0
+    with contextlib.suppress(http.client.HTTPException, ConnectionError):
+        got = ask(proxy)[1]
+    assert got < 100_000
     proxy.fault = "slow"
     assert ask(proxy) == (200, 100_000)
     assert proxy.struck >= 4
@@ -64,9 +67,7 @@ def test_the_proxy_misbehaves_as_told(proxy: FaultyProxy) -> None:
         for _ in range(200):  # it takes a moment to close the port
             ask(proxy)
     proxy.fault = None
-    with contextlib.suppress(ConnectionError):
-        ask(proxy)
-    threading.Event().wait(0.3)
+    time.sleep(0.3)
     assert ask(proxy) == (200, 100_000)
 
 
@@ -110,7 +111,9 @@ def test_what_is_not_whole_is_seen(small_cube: Path) -> None:
 @pytest.mark.parametrize(
     "count", [6, pytest.param(20, marks=pytest.mark.slow)], ids=["few", "many"]
 )
-def test_faults(count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_lost(
+    count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "rows.json"
     record = tmp_path / "record.jsonl"
     arguments = ["--count", str(count), "--out", str(out), "--record", str(record)]
