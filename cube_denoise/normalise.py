@@ -49,7 +49,8 @@ def five_numbers(values: np.ndarray) -> np.ndarray:
     finite = values[np.isfinite(values)]
     if finite.size == 0:
         return np.full(len(QUANTILE_LEVELS), np.nan, "float32")
-    return np.quantile(finite, QUANTILE_LEVELS).astype("float32")
+    # `finite` is a copy already.
+    return np.quantile(finite, QUANTILE_LEVELS, overwrite_input=True).astype("float32")
 
 
 def scaling(kind: str, quantiles: np.ndarray) -> Scaling:

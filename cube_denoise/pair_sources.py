@@ -22,6 +22,7 @@ from cube_denoise.interferogram import Asset, Interferogram
 from cube_denoise.normalise import five_numbers, sample_stride
 from cube_denoise.places import PlaceError, without_secrets
 from cube_denoise.raster_access import opened, refusal
+from cube_denoise.same_pixels import SamePixels
 
 UNREADABLE = (RasterioError, CPLE_BaseError, ProjError, OSError)
 """What rasterio raises for a raster that is not as it should be."""
@@ -39,12 +40,15 @@ class RasterPairs:
 
     def pair(
         self, k: int, shape: tuple[int, int]
-    ) -> Iterator[tuple[dict[str, slice], np.ndarray, np.ndarray]]:
-        """Window, phase and coherence of every block of record `k`."""
+    ) -> Iterator[tuple[dict[str, slice], np.ndarray, np.ndarray | None]]:
+        """Window, phase and coherence, if it has one, of every block of record `k`."""
         record = self.records[k]
         with self._open(record, ("unwrapped_phase", "coherence")) as read:
             for window in _blocks(shape, self.block):
                 phase = read("unwrapped_phase", window) * np.float32(record.phase_sign)
+                if "coherence" not in record.assets:
+                    yield window, phase, None
+                    continue
                 coherence = read("coherence", window)
                 highest = np.nanmax(coherence, initial=0)
                 lowest = np.nanmin(coherence, initial=0)
@@ -131,15 +135,15 @@ class ArrayPairs:
 
     def pair(
         self, k: int, shape: tuple[int, int]
-    ) -> Iterator[tuple[dict[str, slice], np.ndarray, np.ndarray]]:
-        """Window, phase and coherence of every block of pair `k`."""
+    ) -> Iterator[tuple[dict[str, slice], np.ndarray, np.ndarray | None]]:
+        """Window, phase and coherence, if there is one, of every block of pair `k`."""
         for window in _blocks(shape, self.block):
             part = self.dataset.isel({PAIR: k, **window}).transpose(..., Y, X)
             phase = part["unwrapped_phase"].values.astype("float32")
             coherence = (
                 part["coherence"].values.astype("float32")
                 if "coherence" in part
-                else np.full_like(phase, np.nan)
+                else None
             )
             yield window, phase, coherence
 
@@ -183,10 +187,10 @@ def read_task(
         valid += int(np.isfinite(phase).sum())
         offsets = [-window[d].start % stride for d in (Y, X)]
         sample.append(phase[offsets[0] :: stride, offsets[1] :: stride].ravel())
-        yield (
-            {**pair, **window},
-            {"unwrapped_phase": phase[None], "coherence": coherence[None]},
-        )
+        layers = {"unwrapped_phase": phase[None]}
+        if coherence is not None:
+            layers["coherence"] = coherence[None]
+        yield {**pair, **window}, layers
     if not valid:
         raise store.SkipTask("no valid pixel on the grid of the cube")
     yield (
@@ -225,7 +229,7 @@ class _Reader:
     ) -> None:
         self.record, self.roles, self.grid = record, roles, grid
         self.stack = ExitStack()
-        self.open: dict[str, WarpedVRT] = {}
+        self.open: dict[str, WarpedVRT | SamePixels] = {}
 
     def __enter__(self) -> Any:
         try:
@@ -243,7 +247,7 @@ class _Reader:
     def __exit__(self, *exception: object) -> None:
         self.stack.close()
 
-    def _warped(self, asset: Asset) -> WarpedVRT:
+    def _warped(self, asset: Asset) -> WarpedVRT | SamePixels:
         raster = self.stack.enter_context(opened(asset.href))
         if raster.crs is None:
             raise store.SkipTask(f"{without_secrets(asset.href)} has no CRS")
@@ -263,6 +267,8 @@ class _Reader:
             )
             and all(abs(o - round(o)) < 1e-3 for o in offset)
         )
+        if aligned and (same := SamePixels.of(raster, self.grid, asset.nodata)):
+            return same
         assert self.grid.crs is not None
         options: dict[str, Any] = {
             "crs": self.grid.crs.to_wkt(),

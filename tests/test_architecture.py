@@ -17,7 +17,7 @@ FLOORS = (
     # 1: outside packages only, or each other.
     "blocks cluster cluster_kinds conditions conventions device gaps grid "
     "interferogram models.dncnn models.zoo network normalise places progress "
-    "raster_access simulate.assembly simulate.atmosphere simulate.climate "
+    "raster_access same_pixels simulate.assembly simulate.atmosphere simulate.climate "
     "simulate.crack simulate.deformation simulate.ground simulate.ionosphere "
     "simulate.pair_errors simulate.residual_fields simulate.seeds simulate.sensor "
     "simulate.sources simulate.spectrum simulate.stack_delays simulate.stations "
