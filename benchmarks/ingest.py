@@ -94,7 +94,10 @@ def locally(folder: Path, source: Path, size: Size) -> tuple[list[Row], str]:
             found.setdefault(side, []).append(run(side, source, str(target)))
             shutil.rmtree(target, ignore_errors=True)
         log.info("%s", {s: round(runs[-1]["seconds"], 2) for s, runs in found.items()})
-    floor = sum(median(f["seconds"] for f in found[s]) for s in ("decode", "encode"))
+    floor, busy = (
+        sum(median(f[n] for f in found[s]) for s in ("decode", "encode"))
+        for n in ("seconds", "processor")
+    )
     case = f"local disk, {size.files} x {size.pixels} x {size.pixels}"
     rows = [
         row for side, runs in found.items() for row in rows_of(case, side, runs, size)
@@ -102,11 +105,14 @@ def locally(folder: Path, source: Path, size: Size) -> tuple[list[Row], str]:
     rows += [
         Row(case, "codec floor", "time", floor, "s"),
         Row(case, "codec floor", "rate", megabytes(size) / floor, "MB/s"),
+        Row(case, "codec floor", "processor time", busy, "s"),
     ]
     for side, runs in found.items():
         if side not in ("decode", "encode"):
             value = median(f["seconds"] for f in runs) / floor
             rows.append(Row(case, side, "to the floor", value, "1"))
+            value = median(f["processor"] for f in runs) / busy
+            rows.append(Row(case, side, "processor to the floor", value, "1"))
     note = "".join(f"Left out: {s} is not installed.\n" for s in skipped)
     return rows, note
 
@@ -125,6 +131,7 @@ def rows_of(
     rows = [
         Row(case, side, "time", middle, "s", min(seconds), max(seconds)),
         Row(case, side, "rate", megabytes(size) / middle, "MB/s"),
+        Row(case, side, "processor time", median(f["processor"] for f in runs), "s"),
     ]
     if side in ("decode", "encode"):
         return rows

@@ -1,7 +1,8 @@
 """The ways into a cube that `benchmarks.ingest` compares; one process runs one way.
 
-``python -m benchmarks.ingest_sides SIDE SOURCE TARGET`` prints JSON: seconds, the peak
-of resident memory over its start (bytes) and how often each raster was opened.
+``python -m benchmarks.ingest_sides SIDE SOURCE TARGET`` prints JSON: seconds, those of
+the processors, the peak of resident memory over its start (bytes) and how often each
+raster was opened.
 """
 
 import json
@@ -214,10 +215,14 @@ def main(arguments: Sequence[str]) -> None:
     work = prepare(side, source, target)
     counted = opens()
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before, begin = status("VmRSS"), time.perf_counter()
+    before, begin, cpu = status("VmRSS"), time.perf_counter(), time.process_time()
     work()
-    seconds, peak = time.perf_counter() - begin, status("VmHWM") - before
-    found = {"seconds": seconds, "peak": peak, "opens": list(counted.values())}
+    found = {
+        "seconds": time.perf_counter() - begin,
+        "processor": time.process_time() - cpu,
+        "peak": status("VmHWM") - before,
+        "opens": list(counted.values()),
+    }
     if side not in ("decode", "encode"):
         check(side, source, target)
     print(json.dumps(found))

@@ -21,6 +21,10 @@ MAX_SAMPLES = 1 << 20
 """Pairs with more pixels are summarised on a regular subsample of at most this many."""
 
 
+SAMPLE = 1 << 13
+"""Values that tell roughly where a quantile lies."""
+
+
 class Scaling(NamedTuple):
     """``normalised = (displacement - offset) / scale``."""
 
@@ -49,8 +53,29 @@ def five_numbers(values: np.ndarray) -> np.ndarray:
     finite = values[np.isfinite(values)]
     if finite.size == 0:
         return np.full(len(QUANTILE_LEVELS), np.nan, "float32")
-    # `finite` is a copy already.
-    return np.quantile(finite, QUANTILE_LEVELS, overwrite_input=True).astype("float32")
+    inner = [_quantile(finite, level) for level in QUANTILE_LEVELS[1:-1]]
+    return np.array([finite.min(), *inner, finite.max()], "float32")
+
+
+def _quantile(values: np.ndarray, level: float) -> float:
+    """`numpy.quantile`, to the bit, but quicker: only values near it are ordered.
+
+    A regular sample tells between which values it lies; if it told wrong, all values
+    are ordered.
+    """
+    if values.size < 4 * SAMPLE:
+        return float(np.quantile(values, level))
+    few = np.sort(values[:: values.size // SAMPLE])
+    middle, reach = int(level * few.size), few.size // 40
+    low, high = few[middle - reach], few[middle + reach]
+    above = values >= low
+    near = values[above & (values <= high)]
+    position = level * (values.size - 1)
+    first = int(position) - (values.size - int(np.count_nonzero(above)))
+    if not 0 <= first < near.size - 1:
+        return float(np.quantile(values, level))
+    near.partition((first, first + 1))
+    return float(np.quantile(near[first : first + 2], position - int(position)))
 
 
 def scaling(kind: str, quantiles: np.ndarray) -> Scaling:

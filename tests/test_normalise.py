@@ -113,3 +113,22 @@ def test_missing_elevation_and_unknown_channels_are_refused() -> None:
         network_inputs(["elevation"], np.zeros((2, 2)), **options)
     with pytest.raises(ValueError, match="name='amplitude'"):
         network_inputs(["amplitude"], np.zeros((2, 2)), **options)
+
+
+@pytest.mark.parametrize("kind", ["noise", "steps", "sorted", "comb", "constant"])
+@pytest.mark.parametrize("size", [100, 40_000, 100_003, 1 << 18])
+def test_five_numbers_are_those_of_numpy_to_the_bit(kind, size):
+    """Also where a regular sample misleads (the comb) and where values repeat."""
+    random = np.random.default_rng(7)
+    values = random.normal(0, 3, size).astype("float32")
+    if kind == "steps":
+        values = np.round(values)
+    elif kind == "sorted":
+        values.sort()
+    elif kind == "comb":
+        values[:: max(size // 8192, 1)] += 100
+    elif kind == "constant":
+        values[:] = 1.25
+    values[random.integers(0, size, 7)] = np.nan
+    expected = np.nanquantile(values, (0, 0.25, 0.5, 0.75, 1)).astype("float32")
+    np.testing.assert_array_equal(five_numbers(values), expected)
