@@ -45,7 +45,7 @@ class Size:
     rounds: int
 
 
-SIZES = {False: Size(60, 1024, 5), True: Size(6, 256, 1)}
+SIZES = {False: Size(60, 1024, 3), True: Size(6, 256, 1)}
 """By ``--quick``."""
 
 

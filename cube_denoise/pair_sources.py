@@ -45,7 +45,9 @@ class RasterPairs:
         record = self.records[k]
         with self._open(record, ("unwrapped_phase", "coherence")) as read:
             for window in _blocks(shape, self.block):
-                phase = read("unwrapped_phase", window) * np.float32(record.phase_sign)
+                phase = read("unwrapped_phase", window)
+                if record.phase_sign < 0:
+                    np.negative(phase, out=phase)
                 if "coherence" not in record.assets:
                     yield window, phase, None
                     continue
@@ -196,7 +198,9 @@ def read_task(
     yield (
         pair,
         {
-            "phase_quantiles": five_numbers(np.concatenate(sample))[None],
+            "phase_quantiles": five_numbers(
+                np.concatenate(sample) if len(sample) > 1 else sample[0]
+            )[None],
             "valid_fraction": np.array([valid / (shape[0] * shape[1])], "float32"),
         },
     )
@@ -303,7 +307,9 @@ class _Reader:
             raise store.SkipTask(
                 f"{without_secrets(href)}: {_one_line(error)}"
             ) from error
-        return np.where(np.isfinite(values), values, np.nan).astype("float32")
+        values = values.astype("float32", copy=False)
+        np.copyto(values, np.nan, where=~np.isfinite(values))
+        return values
 
 
 def _shrinkage(own: GeoBox, grid: GeoBox) -> tuple[str, str]:
