@@ -4,7 +4,9 @@ The networks have random weights, running statistics included: a new one is exac
 identity, and an identity passes any test of invariance.
 """
 
-from collections.abc import Callable
+import logging
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -106,3 +108,17 @@ def make_cube(stack: xr.Dataset, tmp_path: Path) -> Callable[..., Path]:
         return url
 
     return make
+
+
+@pytest.fixture
+def logging_as_it_was() -> Iterator[None]:
+    """Commands set up logging and warnings: undo it."""
+    form = warnings.formatwarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        yield
+    warnings.formatwarning = form
+    logging.captureWarnings(False)
+    for name in ("cube_denoise", "py.warnings"):
+        logging.getLogger(name).handlers = []
+        logging.getLogger(name).setLevel(logging.NOTSET)

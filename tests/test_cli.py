@@ -2,7 +2,6 @@
 
 import http.server
 import json
-import logging
 import shutil
 import subprocess
 import sys
@@ -14,51 +13,19 @@ import numpy as np
 import pytest
 import rasterio
 import xarray as xr
-from typer.testing import CliRunner
+from command_line import call, done, mistake
 
 import cube_denoise as cd
 from cube_denoise import store
-from cube_denoise.cli import app
 from cube_denoise.simulate.hyp3 import write_hyp3_products
 
 COMMANDS = (
     *("index", "search", "ingest", "correct", "invert", "run", "update"),
     *("info", "plot", "export", "history", "diff", "rollback", "maintain"),
-    *("simulate", "train", "demo"),
+    *("evaluate", "methods", "simulate", "train", "demo"),
 )
 MEXICO = Path(__file__).parents[2] / "shared/data/mexico-city-s1"
-
-
-@pytest.fixture(autouse=True)
-def logging_as_it_was():
-    form = warnings.formatwarning
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")
-        yield
-    warnings.formatwarning = form
-    logging.captureWarnings(False)
-    for name in ("cube_denoise", "py.warnings"):
-        logging.getLogger(name).handlers = []
-        logging.getLogger(name).setLevel(logging.NOTSET)
-
-
-def call(*arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-def done(*arguments):
-    result = call(*arguments)
-    assert result.exit_code == 0, result.output + repr(result.exception)
-    return result
-
-
-def mistake(*arguments):
-    """Sentence of a command that must refuse."""
-    result = call(*arguments)
-    assert result.exit_code == 2, result.output + repr(result.exception)
-    lines = [n for n in result.stderr.splitlines() if n.startswith("error: ")]
-    assert len(lines) == 1 and "Traceback" not in result.output, result.output
-    return lines[0]
+pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 
 
 def state(cube):

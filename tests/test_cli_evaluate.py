@@ -2,53 +2,19 @@
 
 import csv
 import json
-import logging
-import warnings
 
 import pytest
+from command_line import done, mistake
 from judged import stations_of
-from typer.testing import CliRunner
 
 from cube_denoise import store
-from cube_denoise.cli import app
 from cube_denoise.corrections import CLASSICAL
 from cube_denoise.ingest import ingest_dataset
 from cube_denoise.models import zoo
 from cube_denoise.simulate import simulate_scene
 
 AREA = ("--reference-rows", "0:8", "--reference-columns", "0:8")
-
-
-@pytest.fixture(autouse=True)
-def logging_as_it_was():
-    form = warnings.formatwarning
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")
-        yield
-    warnings.formatwarning = form
-    logging.captureWarnings(False)
-    for name in ("cube_denoise", "py.warnings"):
-        logging.getLogger(name).handlers = []
-        logging.getLogger(name).setLevel(logging.NOTSET)
-
-
-def call(*arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-def done(*arguments):
-    result = call(*arguments)
-    assert result.exit_code == 0, result.output + repr(result.exception)
-    return result
-
-
-def mistake(*arguments):
-    """Sentence of a command that must refuse."""
-    result = call(*arguments)
-    assert result.exit_code == 2, result.output + repr(result.exception)
-    lines = [n for n in result.stderr.splitlines() if n.startswith("error: ")]
-    assert len(lines) == 1 and "Traceback" not in result.output, result.output
-    return lines[0]
+pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 
 
 @pytest.fixture(scope="module")

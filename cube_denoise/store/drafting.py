@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from cube_denoise.store.repository import (
     move_branch,
     open_repository,
 )
-from cube_denoise.store.staging import fingerprint
+from cube_denoise.store.staging import add_to_history, fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -104,9 +103,7 @@ class Draft:
         """
         session = self.repository.writable_session(self.name)
         root = zarr.open_group(session.store, mode="r+")
-        line = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {step}: {message}"
-        earlier = root.attrs.get("history")
-        root.attrs["history"] = f"{earlier}\n{line}" if earlier else line
+        add_to_history(root, f"{step}: {message}")
         metadata = commit_metadata(step, record) | {"complete": True, "draft": True}
         tip = session.commit(f"{step}: {message}", metadata=metadata)
         move_branch(

@@ -222,10 +222,7 @@ class Stage:
         root = zarr.open_group(session.store, mode="r+")
         if edit is not None:
             edit(root)
-        # CF's audit trail; it makes every step a change, as a commit must be.
-        line = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {self.step}: {message}"
-        earlier = root.attrs.get("history")
-        root.attrs["history"] = f"{earlier}\n{line}" if earlier else line
+        add_to_history(root, f"{self.step}: {message}")
         metadata = commit_metadata(self.step, self.asked | dict(details or {}))
         metadata["complete"] = True
         metadata["within"] = owners.is_hidden(self.branch)
@@ -240,6 +237,13 @@ class Stage:
     def discard(self) -> None:
         """Forget everything staged."""
         owners.remove(self.repository, [self.name])
+
+
+def add_to_history(root: zarr.Group, what: str) -> None:
+    """Note in CF's audit trail what was done: a commit must change something."""
+    line = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {what}"
+    earlier = root.attrs.get("history")
+    root.attrs["history"] = f"{earlier}\n{line}" if earlier else line
 
 
 def _due(started: float) -> bool:
