@@ -1,6 +1,5 @@
 """Pairs into a cube: read behind those that are there, put in place, shown at once."""
 
-import functools
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import zarr
 from cube_denoise import store
 from cube_denoise.cluster import Workers
 from cube_denoise.conventions import PAIR, X, Y
-from cube_denoise.pair_sources import PairSource, read_task
+from cube_denoise.pair_sources import PairSource, read_task, read_tasks
 from cube_denoise.progress import progress
 
 log = logging.getLogger(__name__)
@@ -124,21 +123,20 @@ def _read(
     workers: Workers | None,
 ) -> None:
     """Read the pairs, and the static layers, as far as that is not done."""
-    tasks = [*range(count), *(["static"] if static else [])]
+    tasks = read_tasks(source, range(before, before + count), static=static)
     if not tasks:
         return
     size = 2 * 4 * stage.cube.sizes[Y] * stage.cube.sizes[X]  # phase and coherence
-    work = functools.partial(read_task, source=source, before=before)
     with (
         workers or Workers() as pool,
         progress("ingest", count, unit="pairs", size=size) as advance,
     ):
         stage.fill(
-            work,
+            read_task,
             tasks,
             pool,
             advance=advance,
-            amount=lambda task: float(task != "static"),
+            amount=lambda task: float(task.place is not None),
         )
 
 

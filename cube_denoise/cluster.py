@@ -3,18 +3,18 @@
 import copy
 import logging
 import multiprocessing
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
+    CancelledError,
     Future,
     ProcessPoolExecutor,
     ThreadPoolExecutor,
     wait,
 )
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import islice
 from typing import Any, Self
@@ -23,12 +23,19 @@ from cube_denoise.cluster_kinds import (
     CPU_IO,
     GPU,
     KINDS,
+    cores,
     package,
     resolved,
     started,
 )
+from cube_denoise.cluster_workers import (
+    end_with_client,
+    share_cores,
+    task_threads,
+    tasks_by_host,
+)
 
-__all__ = ["CPU_IO", "GPU", "ClusterError", "Workers", "task_threads"]
+__all__ = ["CPU_IO", "GPU", "ClusterError", "Workers", "cores", "task_threads"]
 
 log = logging.getLogger(__name__)
 
@@ -36,14 +43,17 @@ IN_FLIGHT = 4
 """Tasks submitted at once, for each that runs."""
 LOOK_EVERY = 5.0
 """Seconds between looks at what the workers offer."""
+GO_ON = "what is committed stays, run the step again"
 
 
 class ClusterError(RuntimeError):
-    """Workers cannot be had, or die."""
+    """Workers or their scheduler cannot be had, or die."""
 
 
 class Workers:
     """A pool that runs independent tasks; a context manager.
+
+    It begins with the first ``with`` and ends with the last that is left; see `kept`.
 
     Parameters
     ----------
@@ -72,6 +82,8 @@ class Workers:
     ValueError
         If `cluster` is none of these, `count` is not positive or missing for a
         gateway, or `memory_limit` is given where this does not start the workers.
+    ClusterError
+        On entering, if no scheduler answers.
     """
 
     def __init__(
@@ -104,22 +116,51 @@ class Workers:
         self._closing = ExitStack()
         self._seen: tuple[float, Mapping[str, Any]] = (-LOOK_EVERY, {})
         self._tally = {"tasks": 0}
+        self._shares: dict[str, int] = {}
+        self._users = 0
 
     def __enter__(self) -> Self:
+        if self._executor is None:
+            try:
+                self._begin()
+            except BaseException:
+                self._end()
+                raise
+        self._users += 1
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._users -= 1
+        if not self._users:
+            self._end()
+
+    @contextmanager
+    def kept(self) -> Iterator[Self]:
+        """Keep the workers for several steps: begun by the first that needs them."""
+        self._users += 1
+        try:
+            yield self
+        finally:
+            self.__exit__()
+
+    def _begin(self) -> None:
         if self.cluster == "threads":
             self._executor = ThreadPoolExecutor(self.count)
         elif self.cluster == "processes":
-            # A forked child would inherit locks of Icechunk's threads.
-            spawn = multiprocessing.get_context("spawn")
-            self._executor = ProcessPoolExecutor(self.count, mp_context=spawn)
+            self._executor = ProcessPoolExecutor(
+                self.count,
+                # A forked child would inherit locks of Icechunk's threads.
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=end_with_client,
+            )
         else:
             try:
                 self._connect()
-            except BaseException:
-                self._closing.close()
-                raise
+            except OSError as error:
+                raise ClusterError(
+                    f"no Dask scheduler answers for cluster={self.cluster!r}: {error}"
+                ) from None
             self._executor = self._client.get_executor(pure=False)
-        return self
 
     def _connect(self) -> None:
         cluster = started(self.cluster, self._asked, self.memory_limit)
@@ -131,24 +172,28 @@ class Workers:
         else:
             self._client = get_client()
         self._closing.callback(self._client.close)
-        offers = self._offers()
-        _set_up(self._client, offers)
-        log.info("%d workers at %s", len(offers), self.address)
+        log.info("%d workers at %s", len(self._offers()), self.address)
 
-    def __exit__(self, *exception: object) -> None:
-        if self._client is not None:
-            self._executor.shutdown(wait=False)  # Dask's word for cancelling
-        elif self._executor is not None:
+    def _end(self) -> None:
+        if self._client is None and self._executor is not None:
             self._executor.shutdown(cancel_futures=True)
-        self._closing.close()
-        self._executor = self._client = None
+        elif self._executor is not None and self._client.status == "running":
+            self._closing.callback(self._executor.shutdown, wait=False)  # cancels
+        try:
+            self._closing.close()
+        except Exception as error:  # each kind of cluster has its own
+            log.warning("%s did not end well: %s", self.cluster, error)
+        finally:
+            self._executor = self._client = None
+            self._seen = (-LOOK_EVERY, {})
+            self._shares.clear()
         log.debug("%s: %d tasks in all", self.cluster, self.submitted)
 
     @property
     def count(self) -> int:
         """Tasks of this kind that run at once."""
         if self._client is None:
-            return self._asked or os.cpu_count() or 1
+            return self._asked or cores()
         workers = self._offers().values()
         if self._limits():
             return int(sum(w["resources"].get(self.resource, 0) for w in workers))
@@ -194,7 +239,7 @@ class Workers:
         Raises
         ------
         ClusterError
-            If workers die of a task.
+            If workers die of a task, or their scheduler dies.
         """
         pending: dict[Future[Any], Any] = {}
         source = iter(tasks)
@@ -205,9 +250,10 @@ class Workers:
                     pending[self._submit(function, task)] = task
                 if not pending:
                     return
-                for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                # Not for ever: workers may join meanwhile, and a scheduler may die.
+                for future in wait(pending, LOOK_EVERY, FIRST_COMPLETED).done:
                     task = pending.pop(future)
-                    yield task, _result(future)
+                    yield task, self._result(future)
         finally:
             for future in pending:
                 future.cancel()
@@ -217,8 +263,33 @@ class Workers:
         self._tally["tasks"] += 1
         limits = self._limits()
         options = {"resources": limits} if limits else {}
-        future: Future[Any] = self._executor.submit(function, task, **options)
+        try:
+            future: Future[Any] = self._executor.submit(function, task, **options)
+        except BrokenProcessPool:
+            raise _died("a worker process died") from None
+        except Exception:
+            if self._client is None or self._client.status == "running":
+                raise
+            raise self._lost() from None
         return future
+
+    def _result(self, future: Future[Any]) -> Any:
+        try:
+            return future.result()
+        except CancelledError:  # Dask's word for a scheduler that is gone
+            raise self._lost() from None
+        except BrokenProcessPool:
+            raise _died("a worker process died") from None
+        except Exception as error:
+            if type(error).__name__ != "KilledWorker":
+                raise
+            raise _died(" ".join(str(error).split())) from None
+
+    def _lost(self) -> ClusterError:
+        return ClusterError(
+            f"the Dask scheduler of cluster={self.cluster!r} is gone or was begun "
+            f"anew; {GO_ON} when it is there"
+        )
 
     def _limits(self) -> dict[str, float]:
         """What a task asks of its worker."""
@@ -233,69 +304,33 @@ class Workers:
         """Workers of the cluster, which may come and go."""
         looked, workers = self._seen
         if time.monotonic() - looked >= LOOK_EVERY:
-            workers = self._client.scheduler_info(n_workers=-1)["workers"]
+            told = self._client.scheduler_info(n_workers=-1)
+            if self._client.status != "running" or "workers" not in told:
+                raise self._lost()
+            workers = told["workers"]
             self._seen = (time.monotonic(), workers)
+            self._share(tasks_by_host(workers))
         return workers
+
+    def _share(self, tasks: dict[str, int]) -> None:
+        """Tell all workers when some have come or gone."""
+        if tasks == self._shares:
+            return
+        try:
+            share_cores(self._client, tasks)
+        except OSError as error:  # one has gone since: they are told at the next look
+            log.debug("%s: %s", self.cluster, error)
+            return
+        self._shares.clear()
+        self._shares.update(tasks)
 
 
 def _second(function: Callable[[Any], Any], numbered: tuple[int, Any]) -> Any:
     return function(numbered[1])
 
 
-def _result(future: Future[Any]) -> Any:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        reason = "a worker process died"
-    except Exception as error:
-        if type(error).__name__ != "KilledWorker":
-            raise
-        reason = " ".join(str(error).split())
-    raise ClusterError(
-        f"{reason}; if it was for memory, take fewer workers, or ones with more; what "
-        "is committed stays, run the step again"
-    ) from None
-
-
-# --- in the workers --------------------------------------------------------------
-
-_here: dict[str, int] = {}
-
-
-def task_threads(default: int) -> int:
-    """Cores for a task of this process: its share in a Dask worker, else `default`."""
-    return _here.get("threads", default)
-
-
-def _take(threads: int | None) -> None:
-    """Set what `task_threads` gives; by reference, so in the worker's own module."""
-    _here.clear()
-    if threads is not None:
-        _here["threads"] = threads
-
-
-def _set_up(client: Any, offers: Mapping[str, Any]) -> None:
-    """Share the cores of every host among the tasks that run there."""
-    from distributed import WorkerPlugin
-
-    by_host: dict[str, int] = {}
-    for worker in offers.values():
-        by_host[worker["host"]] = by_host.get(worker["host"], 0) + worker["nthreads"]
-
-    class ShareCores(WorkerPlugin):
-        """Pickled by value: its class exists only where distributed does."""
-
-        name = "cube-denoise"
-
-        def setup(self, worker: Any) -> None:
-            from dask.system import CPU_COUNT
-            from distributed.comm import get_address_host
-
-            host = get_address_host(worker.address)
-            tasks = max(by_host.get(host, 0), worker.state.nthreads)
-            _take(max(1, CPU_COUNT // tasks))
-
-        def teardown(self, worker: Any) -> None:
-            _take(None)
-
-    client.register_plugin(ShareCores())
+def _died(reason: str) -> ClusterError:
+    return ClusterError(
+        f"{reason}; if it was for memory, take fewer workers, or ones with more; "
+        f"{GO_ON}"
+    )

@@ -32,10 +32,9 @@ def resolved(cluster: str) -> str:
 def started(kind: str, count: int | None, memory_limit: str | None) -> Any:
     """Start or find a cluster; an address is returned as it is."""
     kind, sign, place = kind.partition("://")
-    cores = os.cpu_count() or 1
     if kind == "dask":
         return package("distributed", "cluster").LocalCluster(
-            n_workers=count or cores,
+            n_workers=count or cores(),
             threads_per_worker=1,
             memory_limit=memory_limit or "auto",
             dashboard_address=":0",
@@ -48,7 +47,7 @@ def started(kind: str, count: int | None, memory_limit: str | None) -> Any:
                 "cluster='cuda' finds no NVIDIA GPU on this machine: take 'dask' for "
                 "processes, or 'threads'"
             )
-        threads = max(1, cores // number)
+        threads = max(1, cores() // number)
         return module.LocalCUDACluster(
             n_workers=number,
             threads_per_worker=threads,
@@ -79,6 +78,13 @@ def package(name: str, extra: str) -> Any:
             f"cluster needs the package {name.partition('.')[0]}, which cannot be "
             f"imported ({error}): pip install 'cube-denoise[{extra}]'"
         ) from None
+
+
+def cores() -> int:
+    """Cores that this process may use: affinity and control groups limit them."""
+    from dask import system
+
+    return int(system.CPU_COUNT)
 
 
 def gpus() -> int:

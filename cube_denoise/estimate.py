@@ -5,7 +5,6 @@ are exact before compression; memory, stored size and time are estimates.
 """
 
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +30,7 @@ from cube_denoise.calibration import (
     correction_rate,
     inversion_rate,
 )
-from cube_denoise.cluster import GPU
+from cube_denoise.cluster import GPU, cores
 from cube_denoise.conventions import PAIR, TIME, X, Y
 from cube_denoise.correct import correction_cuts
 from cube_denoise.corrections import Correction
@@ -90,7 +89,7 @@ class StepEstimate:
 
     def seconds(self, workers: int) -> float:
         """Time with so many workers, which share the cores of this machine."""
-        at_once = max(1, min(workers, os.cpu_count() or 1, self.tasks + self.looks))
+        at_once = max(1, min(workers, cores(), self.tasks + self.looks))
         return self.serial_seconds + self.core_seconds / at_once
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -37,6 +37,15 @@ class RasterPairs:
     grid: GeoBox
     block: int
     records: tuple[Interferogram, ...]
+
+    def only(self, k: int) -> "RasterPairs":
+        """Record `k` alone: what a worker needs to read it."""
+        return replace(self, records=(self.records[k],))
+
+    def without_pairs(self) -> "RasterPairs":
+        """Return the records that static layers can come from."""
+        able = {r.id for r in (*self._elevation(), *self._look())}
+        return replace(self, records=tuple(r for r in self.records if r.id in able))
 
     def pair(
         self, k: int, shape: tuple[int, int]
@@ -135,6 +144,15 @@ class ArrayPairs:
     dataset: xr.Dataset
     block: int
 
+    def only(self, k: int) -> "ArrayPairs":
+        """Pair `k` alone, without static layers: what a worker needs to read it."""
+        names = [n for n in ("unwrapped_phase", "coherence") if n in self.dataset]
+        return replace(self, dataset=self.dataset[names].isel({PAIR: [k]}))
+
+    def without_pairs(self) -> "ArrayPairs":
+        """Return the static layers alone."""
+        return replace(self, dataset=self.dataset[self.static_layers()])
+
     def pair(
         self, k: int, shape: tuple[int, int]
     ) -> Iterator[tuple[dict[str, slice], np.ndarray, np.ndarray | None]]:
@@ -173,19 +191,34 @@ PairSource: TypeAlias = RasterPairs | ArrayPairs
 """What `ingest` reads pairs and static layers from."""
 
 
+class ReadTask(NamedTuple):
+    """Read one pair, or the static layers; it brings no more than that."""
+
+    place: int | None
+    """Of the pair, in the cube; None for the static layers."""
+    source: PairSource
+    """Of that pair alone, or of the static layers."""
+
+
+def read_tasks(source: PairSource, pairs: range, *, static: bool) -> list[ReadTask]:
+    """Tasks that read the pairs of `source` to their places, then the static layers."""
+    tasks = [ReadTask(place, source.only(k)) for k, place in enumerate(pairs)]
+    return tasks + ([ReadTask(None, source.without_pairs())] if static else [])
+
+
 def read_task(
-    cube: xr.Dataset, task: int | str, *, source: PairSource, before: int
+    cube: xr.Dataset, task: ReadTask
 ) -> Iterator[tuple[Window, Mapping[str, np.ndarray]]]:
     """Read the blocks of one pair, then its summary; or the static layers."""
     shape = (cube.sizes[Y], cube.sizes[X])
-    if isinstance(task, str):
-        yield from source.static(shape)
+    if task.place is None:
+        yield from task.source.static(shape)
         return
-    pair = {PAIR: slice(before + task, before + task + 1)}
+    pair = {PAIR: slice(task.place, task.place + 1)}
     stride = sample_stride(shape)
     sample: list[np.ndarray] = []
     valid = 0
-    for window, phase, coherence in source.pair(task, shape):
+    for window, phase, coherence in task.source.pair(0, shape):
         valid += int(np.isfinite(phase).sum())
         offsets = [-window[d].start % stride for d in (Y, X)]
         sample.append(phase[offsets[0] :: stride, offsets[1] :: stride].ravel())

@@ -159,14 +159,15 @@ def carry_out(
     CubeChangedError
         If other jobs were quicker `ATTEMPTS` times.
     """
-    for attempt in range(ATTEMPTS):
-        try:
-            return _attempt(job, items, step, allow)
-        except store.CubeChangedError as error:
-            if attempt + 1 == ATTEMPTS:
-                raise
-            log.info("%s: start over: %s", step, error)
-            time.sleep(random.uniform(0.1, 1.0) * 2 ** min(attempt, 3))
+    with workers_of(job).kept() as workers:
+        for attempt in range(ATTEMPTS):
+            try:
+                return _attempt(job, items, step, allow, workers)
+            except store.CubeChangedError as error:
+                if attempt + 1 == ATTEMPTS:
+                    raise
+                log.info("%s: start over: %s", step, error)
+                time.sleep(random.uniform(0.1, 1.0) * 2 ** min(attempt, 3))
     raise AssertionError
 
 
@@ -175,6 +176,7 @@ def _attempt(
     items: Sequence[Interferogram],
     step: str,
     allow: Allow | None,
+    workers: Workers,
 ) -> RunReport:
     url, branch = job["cube"], job.get("branch") or "main"
     begin, mark = time.monotonic(), search_mark(job)
@@ -187,7 +189,8 @@ def _attempt(
     if allow is None:
         changes = Changes(new=changes.new)
     if not changes and not _is_due(cube, job):
-        return _steps(job, items, branch)  # they tell what is there, and do nothing
+        # They tell what is there, and do nothing.
+        return _steps(job, items, branch, workers)
     if allow is not None:
         allow(changes, cube.attrs["items"])
     told = ("source", "search", "grid", "correct")
@@ -196,11 +199,13 @@ def _attempt(
         before = store.open_cube(url, snapshot=draft.base).attrs["items"]
         changes = compare(before, items, search=mark)
         if allow is None:
-            report = _steps(job, items, draft.name)
+            report = _steps(job, items, draft.name, workers)
         else:
             allow(changes, before)
             gone = {tuple(item["key"]) for item in changes.withdrawn}
-            report = _steps(job, items, draft.name, replace=True, withdraw=gone)
+            report = _steps(
+                job, items, draft.name, workers, replace=True, withdraw=gone
+            )
         if not draft.changed():
             return report
         after = store.open_cube(url, snapshot=draft.tip).attrs["items"]
@@ -235,6 +240,7 @@ def _steps(
     job: Mapping[str, Any],
     items: Sequence[Interferogram],
     branch: str,
+    workers: Workers,
     *,
     replace: bool = False,
     withdraw: Collection[tuple[str, ...]] = (),
@@ -245,18 +251,16 @@ def _steps(
         items,
         url,
         branch=branch,
-        workers=workers_of(job),
+        workers=workers,
         replace=replace,
         withdraw=withdraw,
         search=search_mark(job),
     )
     corrected = None
     if job.get("correct"):
-        corrected = correct_cube(
-            url, branch=branch, workers=workers_of(job), **job["correct"]
-        )
+        corrected = correct_cube(url, branch=branch, workers=workers, **job["correct"])
     inverted = invert_cube(
-        url, branch=branch, workers=workers_of(job), **(job.get("invert") or {})
+        url, branch=branch, workers=workers, **(job.get("invert") or {})
     )
     return RunReport(ingested, corrected, inverted)
 

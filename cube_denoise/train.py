@@ -1,7 +1,6 @@
 """Train a network on the simulator; seeded, resumable, judged on held-out seeds."""
 
 import logging
-import os
 import platform
 import time
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from cube_denoise import dataset, evaluate, store
+from cube_denoise.cluster import cores
 from cube_denoise.gaps import fill_gaps
 from cube_denoise.model_card import model_card
 from cube_denoise.models import zoo
@@ -285,4 +285,4 @@ def _hardware(device: str) -> str:
     if device == "cuda":
         return torch.cuda.get_device_name()
     threads = torch.get_num_threads()
-    return f"{platform.machine()} CPU, {threads} of {os.cpu_count()} cores, bfloat16"
+    return f"{platform.machine()} CPU, {threads} of {cores()} cores, bfloat16"

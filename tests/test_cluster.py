@@ -23,7 +23,7 @@ import xarray as xr
 from distributed import LocalCluster
 
 from cube_denoise import cluster as clusters
-from cube_denoise import cluster_kinds, store
+from cube_denoise import cluster_kinds, cluster_workers, store
 from cube_denoise.cluster import CPU_IO, GPU, ClusterError, Workers
 from cube_denoise.ingest import ingest
 from cube_denoise.products import find_products
@@ -130,7 +130,7 @@ def test_no_scheduler_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "300ms"}),
-        pytest.raises(OSError, match=r"tcp://127\.0\.0\.1:9"),
+        pytest.raises(ClusterError, match=r"no Dask scheduler .*tcp://127\.0\.0\.1:9"),
         Workers("tcp://127.0.0.1:9"),
     ):
         pass
@@ -183,7 +183,7 @@ def test_stand_in_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("dask_cuda")
     module.LocalCUDACluster = make  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "dask_cuda", module)
-    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    monkeypatch.setattr("dask.system.CPU_COUNT", 6)
     with pytest.raises(ValueError, match="finds no NVIDIA GPU"), Workers("cuda"):
         pass
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
@@ -292,7 +292,7 @@ def test_cores_are_shared_on_every_host(labelled: LocalCluster) -> None:
     with Workers(labelled.scheduler_address) as pool:
         found = set(pool.in_order(threads_of_a_task, range(6)))
     assert found == {max(1, CPU_COUNT // 6)}
-    clusters._here.clear()  # of workers in this process, as none is outside tests
+    cluster_workers._here.clear()  # of workers in this process: only in tests
     with Workers("threads", count=2) as pool:
         assert pool.in_order(threads_of_a_task, [0]) == [77]
 

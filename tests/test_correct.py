@@ -503,7 +503,7 @@ def test_the_model_is_not_in_the_graph(
 def test_cores_are_shared_by_tasks(
     monkeypatch: pytest.MonkeyPatch, plain_model: Path
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("dask.system.CPU_COUNT", 8)
     network = NetworkCorrection(model=plain_model)
     threads = [network.shared_by(n).threads for n in (1, 2, 3, 8, 20)]
     assert threads == [8, 4, 2, 1, 1]

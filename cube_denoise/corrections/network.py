@@ -1,7 +1,6 @@
 """Networks that estimate the noise of one pair at a time, as corrections."""
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +12,7 @@ import xarray as xr
 
 from cube_denoise import halo
 from cube_denoise.blocks import Window
-from cube_denoise.cluster import GPU
+from cube_denoise.cluster import GPU, cores
 from cube_denoise.conventions import (
     PAIR,
     X,
@@ -103,7 +102,7 @@ class NetworkCorrection(Correction):
 
     def shared_by(self, workers: int) -> Self:
         """See `Correction.shared_by`; they share the cores."""
-        return replace(self, threads=max(1, (os.cpu_count() or 1) // workers))
+        return replace(self, threads=max(1, cores() // workers))
 
     def caution(self) -> list[str]:
         """What the model does to deformation, beside what it does to noise."""
