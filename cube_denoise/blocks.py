@@ -13,6 +13,9 @@ from cube_denoise.conventions import VARIABLES
 Window = Mapping[str, slice]
 """Dimension name -> slice with explicit non-negative start and stop."""
 
+Compute = Callable[[xr.Dataset, Window], dict[str, np.ndarray]]
+"""``compute(cube, window)``: see `BlockJob`."""
+
 
 @dataclass(frozen=True)
 class BlockJob:
@@ -25,7 +28,7 @@ class BlockJob:
 
     outputs: tuple[str, ...]
     """Names of the variables computed, as in `conventions.VARIABLES`."""
-    compute: Callable[[xr.Dataset, Window], dict[str, np.ndarray]]
+    compute: Compute
     windows: tuple[Window, ...]
     """The windows; together they cover each output once."""
     sizes: Mapping[str, int]
@@ -36,6 +39,12 @@ class BlockJob:
     """Coordinates the outputs bring along (``time`` of an inversion)."""
     attributes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Attributes by output variable, beside those of `conventions.VARIABLES`."""
+    within: Callable[[Window], Compute] | None = None
+    """Gives ``compute`` for one window alone, where the whole would be much to send."""
+
+    def computing(self, window: Window) -> Compute:
+        """Return what computes one window, and brings no more than that needs."""
+        return self.compute if self.within is None else self.within(window)
 
 
 def spans(stop: int, size: int, *, start: int = 0) -> list[slice]:
@@ -82,7 +91,7 @@ def lazy(job: BlockJob, cube: xr.Dataset) -> xr.Dataset:
     import dask.array as da
 
     source = dask.delayed(cube, traverse=False, pure=False)
-    tasks = [dask.delayed(job.compute, pure=False)(source, w) for w in job.windows]
+    tasks = [dask.delayed(job.computing(w), pure=False)(source, w) for w in job.windows]
     variables = {}
     for name in job.outputs:
         spec = VARIABLES[name]

@@ -1,14 +1,14 @@
 """Take the atmosphere that a method estimates out of every pair of a cube."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
-from cube_denoise.blocks import BlockJob, Window, lazy, spans, windows
+from cube_denoise.blocks import BlockJob, Compute, Window, lazy, spans, windows
 from cube_denoise.conventions import PAIR, VARIABLES, X, Y, pair_label
 from cube_denoise.corrections import find_correction
 from cube_denoise.corrections.correction import Apply, Correction, Plan, Run, in_turn
@@ -124,6 +124,7 @@ def _plan(
     job = BlockJob(
         outputs=("corrected_phase",),
         compute=partial(_correct_block, apply=plan.apply, passed=plan.passed),
+        within=_within(plan),
         windows=windows(**cuts),
         sizes={PAIR: cube.sizes[PAIR], Y: cube.sizes[Y], X: cube.sizes[X]},
         region=area,
@@ -168,6 +169,14 @@ def _correct_block(
     if asis:
         corrected[asis] = _raw(cube, window)[asis]
     return {"corrected_phase": corrected}
+
+
+def _within(plan: Plan) -> Callable[[Window], Compute] | None:
+    """`_correct_block` for one window alone."""
+    cut = plan.within
+    if cut is None:
+        return None
+    return lambda window: partial(_correct_block, apply=cut(window), passed=plan.passed)
 
 
 def _raw(cube: xr.Dataset, window: Window) -> np.ndarray:

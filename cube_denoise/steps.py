@@ -13,7 +13,7 @@ import xarray as xr
 import zarr
 
 from cube_denoise import store
-from cube_denoise.blocks import BlockJob, Window
+from cube_denoise.blocks import BlockJob, Compute, Window
 from cube_denoise.cluster import Workers
 from cube_denoise.conventions import PAIR, VARIABLES, X, Y, pair_label
 from cube_denoise.correct import PASSED_THROUGH, plan_correction
@@ -274,14 +274,15 @@ def _fill(
         with progress(
             step, len(job.windows), unit="blocks", size=size / len(job.windows)
         ) as advance:
-            work = partial(_one_window, compute=job.compute)
-            stage.fill(work, job.windows, pool, advance=advance)
+            tasks = [(job.computing(window), window) for window in job.windows]
+            stage.fill(_one_window, tasks, pool, advance=advance)
         stage.publish(message, details=details, edit=finish)
 
 
 def _one_window(
-    cube: xr.Dataset, window: Window, *, compute: Callable[..., dict[str, np.ndarray]]
+    cube: xr.Dataset, task: tuple[Compute, Window]
 ) -> Iterator[tuple[Window, Mapping[str, np.ndarray]]]:
+    compute, window = task
     yield window, compute(cube, window)
 
 

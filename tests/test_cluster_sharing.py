@@ -4,19 +4,21 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import xarray as xr
 from distributed import LocalCluster
 
 import cube_denoise
 from cube_denoise import cluster as clusters
-from cube_denoise import pipeline
+from cube_denoise import pipeline, steps
 from cube_denoise.catalog import write_catalog
 from cube_denoise.cluster import Workers, task_threads
+from cube_denoise.correct import plan_correction
 from cube_denoise.ingest import ingest, ingest_dataset
 from cube_denoise.products import find_products
 
@@ -194,3 +196,51 @@ def test_a_task_of_arrays_brings_one_pair(
     one = sum(stack[n][0].nbytes for n in layers)
     ingest_dataset(stack.load(), tmp_path / "cube", chunk=32, shard=64)
     assert max(sizes[: stack.sizes["pair"]]) < one + 20_000
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_a_block_of_local_slopes_brings_its_own(guarded: bool) -> None:
+    """Of its pair, or of all where all are corrected together; the same values."""
+    generator = np.random.default_rng(3)
+    days = np.arange("2020-01-01", "2020-01-10", dtype="datetime64[D]")
+    shape = (days.size - 1, 328, 264)
+    rise = np.add.outer(np.arange(shape[1]), np.arange(shape[2])) * 3.0
+    phase = generator.normal(size=shape) + rise * generator.normal(size=(8, 1, 1)) / 900
+    cube = xr.Dataset(
+        {
+            "unwrapped_phase": (("pair", "y", "x"), phase.astype("float32")),
+            "elevation": (("y", "x"), rise.astype("float32")),
+        },
+        {
+            "reference_time": ("pair", days[:-1].astype("datetime64[s]")),
+            "secondary_time": ("pair", days[1:].astype("datetime64[s]")),
+        },
+        {"wavelength": 0.0555},
+    )
+    options = {"guarded": guarded, "relief": 40.0}
+    job = plan_correction(cube, "local-phase-elevation", block=64, **options)[0]
+    whole = len(pickle.dumps(job.compute))
+    for window in job.windows:
+        own = job.computing(window)
+        np.testing.assert_array_equal(
+            own(cube, window)["corrected_phase"],
+            job.compute(cube, window)["corrected_phase"],
+        )
+        cells = 10 * 10 * (4 * (8 if guarded else 1) + 8)
+        assert len(pickle.dumps(own)) < cells + 3_000 < whole
+
+
+def test_a_step_sends_what_a_block_needs(
+    stack: xr.Dataset, make_cube: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carried: list[tuple[int, ...]] = []
+    original = steps._one_window
+
+    def one_window(cube: xr.Dataset, task: Any) -> Any:
+        carried.append(tuple(task[0].keywords["apply"].slopes))
+        return original(cube, task)
+
+    monkeypatch.setattr(steps, "_one_window", one_window)
+    steps.correct_cube(make_cube(), "local-phase-elevation", guarded=False)
+    assert {len(pairs) for pairs in carried} == {1}
+    assert {k for (k,) in carried} == set(range(stack.sizes["pair"]))

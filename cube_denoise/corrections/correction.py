@@ -38,6 +38,8 @@ class Plan:
     """Positions of the pairs that are passed through as they are."""
     settled: Mapping[str, str] = field(default_factory=dict)
     """Settings that were left to be chosen: recorded, and kept for later pairs."""
+    within: Callable[[Window], Apply] | None = None
+    """Gives `apply` for one window alone, where the whole would be much to send."""
 
 
 @dataclass(frozen=True, kw_only=True)

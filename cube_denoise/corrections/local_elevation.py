@@ -1,9 +1,9 @@
 """Delay that follows the elevation, in each part of the scene in its own way."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import xarray as xr
@@ -107,9 +107,15 @@ class LocalPhaseElevation(Correction):
             _slopes, cube, origin=origin, relief=self.relief / HEIGHT_UNIT, guard=guard
         )
         slopes = dict(zip(pairs, run(fit, pairs), strict=True))
+        removal = _Removal(
+            {k: _Cells.of(found) for k, found in slopes.items()},
+            _Cells.of(mean),
+            origin,
+        )
         return Plan(
-            partial(_apply, slopes=slopes, mean=mean, origin=origin),
+            removal,
             frozenset(k for k, found in slopes.items() if np.isnan(found).all()),
+            within=removal.within,
         )
 
 
@@ -229,22 +235,29 @@ def _height(cube: xr.Dataset, window: Window, origin: float) -> np.ndarray:
     return np.asarray((read(cube, "elevation", window) - origin) / HEIGHT_UNIT)
 
 
-def _apply(
-    cube: xr.Dataset,
-    window: Window,
-    *,
-    slopes: dict[int, np.ndarray],
-    mean: np.ndarray,
-    origin: float,
-) -> np.ndarray:
-    here = {Y: window[Y], X: window[X]}
-    above = _height(cube, here, origin) - _at_pixels(mean, here)
-    pairs = range(window[PAIR].start, window[PAIR].stop)
-    corrected = np.empty((len(pairs), *above.shape), "float32")
-    for n, k in enumerate(pairs):
-        phase = read(cube, "unwrapped_phase", {PAIR: slice(k, k + 1), **here})[0]
-        corrected[n] = phase - _at_pixels(slopes[k], here) * above
-    return corrected
+@dataclass(frozen=True)
+class _Removal:
+    """See `correction.Apply`."""
+
+    slopes: Mapping[int, "_Cells"]
+    mean: "_Cells"
+    origin: float
+
+    def __call__(self, cube: xr.Dataset, window: Window) -> np.ndarray:
+        here = {Y: window[Y], X: window[X]}
+        above = _height(cube, here, self.origin) - self.mean.at_pixels(here)
+        pairs = range(window[PAIR].start, window[PAIR].stop)
+        corrected = np.empty((len(pairs), *above.shape), "float32")
+        for n, k in enumerate(pairs):
+            phase = read(cube, "unwrapped_phase", {PAIR: slice(k, k + 1), **here})[0]
+            corrected[n] = phase - self.slopes[k].at_pixels(here) * above
+        return corrected
+
+    def within(self, window: Window) -> "_Removal":
+        """Return what one window needs of it."""
+        pairs = range(window[PAIR].start, window[PAIR].stop)
+        slopes = {k: self.slopes[k].around(window) for k in pairs}
+        return _Removal(slopes, self.mean.around(window), self.origin)
 
 
 # --- cells -------------------------------------------------------------------------
@@ -286,14 +299,44 @@ def _smooth(cells: np.ndarray) -> np.ndarray:
     return np.asarray(ndimage.gaussian_filter(cells, SMOOTHING, mode="nearest"))
 
 
-def _at_pixels(cells: np.ndarray, window: Window) -> np.ndarray:
-    """Linear interpolation between the centres of the cells; constant beyond them."""
-    values = cells.astype("float64")
-    for axis, dim in enumerate((Y, X)):
-        pixel = np.arange(window[dim].start, window[dim].stop)
-        place = np.clip((pixel + 0.5) / CELL - 0.5, 0, cells.shape[axis] - 1)
-        low = np.minimum(place.astype(int), max(cells.shape[axis] - 2, 0))
-        high = np.minimum(low + 1, cells.shape[axis] - 1)
-        part = (place - low).reshape((-1, 1) if axis == 0 else (1, -1))
-        values = values.take(low, axis) * (1 - part) + values.take(high, axis) * part
-    return np.asarray(values)
+@dataclass(frozen=True)
+class _Cells:
+    """Values of the cells of a scene, or of a part of it."""
+
+    values: np.ndarray
+    first: tuple[int, int]
+    """Row and column of the first of `values`."""
+    shape: tuple[int, int]
+    """Rows and columns of the scene."""
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Self:
+        """Whole scene."""
+        rows, columns = values.shape
+        return cls(values, (0, 0), (rows, columns))
+
+    def around(self, window: Window) -> "_Cells":
+        """Return the part that the pixels of a window are interpolated from."""
+        y, x = (
+            slice(
+                max(window[d].start // CELL - 1, first) - first,
+                -(-window[d].stop // CELL) + 1 - first,
+            )
+            for d, first in zip((Y, X), self.first, strict=True)
+        )
+        first = (self.first[0] + y.start, self.first[1] + x.start)
+        return _Cells(self.values[y, x], first, self.shape)
+
+    def at_pixels(self, window: Window) -> np.ndarray:
+        """Linear interpolation between cell centres; constant beyond the scene's."""
+        values = self.values.astype("float64")
+        for axis, dim in enumerate((Y, X)):
+            last, first = self.shape[axis] - 1, self.first[axis]
+            pixel = np.arange(window[dim].start, window[dim].stop)
+            place = np.clip((pixel + 0.5) / CELL - 0.5, 0, last)
+            low = np.minimum(place.astype(int), max(last - 1, 0))
+            high = np.minimum(low + 1, last)
+            part = (place - low).reshape((-1, 1) if axis == 0 else (1, -1))
+            lower, upper = (values.take(k - first, axis) for k in (low, high))
+            values = lower * (1 - part) + upper * part
+        return np.asarray(values)
