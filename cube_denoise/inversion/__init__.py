@@ -1,0 +1,1 @@
+"""The network inversion: one elimination per network, many pixels in step."""

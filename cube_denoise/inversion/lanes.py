@@ -1,0 +1,197 @@
+"""Operations on rows of `LANES` pixels, for use in functions compiled by numba.
+
+A loop over the lanes would be compiled with a check of every two rows for overlap, which
+costs more than its arithmetic. These load whole rows before they store one, so that
+rows may be equal, but not overlap in part.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+LANES = 64
+"""Pixels that are solved in step."""
+
+_DOUBLE, _SINGLE = ir.DoubleType(), ir.FloatType()
+_WIDE = ir.VectorType(_DOUBLE, LANES)
+_FUSED = ("contract",)
+
+
+def _defined(body: Callable[..., Any], arrays: int, rows: int, result: Any) -> Any:
+    """Intrinsic of `arrays` 2-D arrays and `rows` integers, given as a Rows and rows."""
+
+    def typed(typing_context: Any, *kinds: Any) -> Any:
+        signature = result(*kinds[:arrays], *[types.intp] * rows)
+
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            pointers = [
+                context.make_array(kind)(context, builder, value).data
+                for kind, value in zip(signature.args[:arrays], values, strict=False)
+            ]
+            given = body(_Rows(builder), *pointers, *values[arrays:])
+            return context.get_dummy_value() if given is None else given
+
+        return signature, generate
+
+    return typed
+
+
+class _Rows:
+    """Loads and stores of whole rows."""
+
+    def __init__(self, builder: Any) -> None:
+        self.builder = builder
+
+    def _pointer(self, array: Any, row: Any) -> Any:
+        kind = ir.VectorType(array.type.pointee, LANES)
+        first = self.builder.mul(row, ir.Constant(row.type, LANES))
+        return self.builder.bitcast(
+            self.builder.gep(array, [first]), kind.as_pointer()
+        )
+
+    def load(self, array: Any, row: Any) -> Any:
+        value = self.builder.load(self._pointer(array, row))
+        value.align = 4 if array.type.pointee == _SINGLE else 8
+        return value
+
+    def double(self, array: Any, row: Any) -> Any:
+        return self.builder.fpext(self.load(array, row), _WIDE)
+
+    def store(self, value: Any, array: Any, row: Any) -> None:
+        done = self.builder.store(value, self._pointer(array, row))
+        done.align = 4 if array.type.pointee == _SINGLE else 8
+
+    def add(self, a: Any, b: Any) -> Any:
+        return self.builder.fadd(a, b, flags=_FUSED)
+
+    def subtract(self, a: Any, b: Any) -> Any:
+        return self.builder.fsub(a, b, flags=_FUSED)
+
+    def multiply(self, a: Any, b: Any) -> Any:
+        return self.builder.fmul(a, b, flags=_FUSED)
+
+
+def _add_product(do: _Rows, state: Any, target: Any, a: Any, b: Any) -> None:
+    product = do.multiply(do.load(state, a), do.load(state, b))
+    do.store(do.add(do.load(state, target), product), state, target)
+
+
+def _scale(do: _Rows, state: Any, target: Any, a: Any) -> None:
+    do.store(do.multiply(do.load(state, target), do.load(state, a)), state, target)
+
+
+def _add(do: _Rows, state: Any, target: Any, a: Any) -> None:
+    do.store(do.add(do.load(state, target), do.load(state, a)), state, target)
+
+
+def _invert(do: _Rows, state: Any, target: Any) -> Any:
+    value = do.load(state, target)
+    zero = ir.Constant(_WIDE, [0.0] * LANES)
+    positive = do.builder.fcmp_ordered(">", value, zero)
+    inverse = do.builder.fdiv(ir.Constant(_WIDE, [1.0] * LANES), value)
+    do.store(do.builder.select(positive, inverse, zero), state, target)
+    return do.builder.bitcast(positive, ir.IntType(LANES))
+
+
+def _fed(do: _Rows, w: Any, y: Any, pair: Any) -> tuple[Any, Any]:
+    weight = do.double(w, pair)
+    return weight, do.multiply(weight, do.double(y, pair))
+
+
+def _take_up_later(
+    do: _Rows, state: Any, w: Any, y: Any, pair: Any, entry: Any, near: Any, far: Any
+) -> None:
+    weight, current = _fed(do, w, y, pair)
+    joined = do.add(do.load(state, entry), weight)
+    here = do.add(do.load(state, near), current)
+    there = do.subtract(do.load(state, far), current)
+    do.store(joined, state, entry)
+    do.store(here, state, near)
+    do.store(there, state, far)
+
+
+def _residual(
+    do: _Rows, state: Any, y: Any, out: Any, pair: Any, early: Any, late: Any
+) -> None:
+    modelled = do.subtract(do.load(state, late), do.load(state, early))
+    residual = do.subtract(do.double(y, pair), modelled)
+    do.store(
+        do.builder.fptrunc(residual, ir.VectorType(_SINGLE, LANES)), out, pair
+    )
+
+
+def _gather(do: _Rows, sums: Any, given: Any, target: Any, row: Any) -> None:
+    do.store(do.add(do.load(sums, target), do.double(given, row)), sums, target)
+
+
+def _gather_product(
+    do: _Rows, sums: Any, given: Any, factor: Any, target: Any, row: Any
+) -> None:
+    product = do.multiply(do.double(given, row), do.double(factor, row))
+    do.store(do.add(do.load(sums, target), product), sums, target)
+
+
+def _gather_sign(do: _Rows, sums: Any, given: Any, target: Any, row: Any) -> None:
+    zero = ir.Constant(ir.VectorType(_SINGLE, LANES), [0.0] * LANES)
+    positive = do.builder.fcmp_ordered(">", do.load(given, row), zero)
+    counted = do.builder.uitofp(positive, _WIDE)
+    do.store(do.add(do.load(sums, target), counted), sums, target)
+
+
+@intrinsic
+def add_product(typing_context, state, target, a, b):  # type: ignore[no-untyped-def]
+    """Add the product of rows a and b to row target."""
+    return _defined(_add_product, 1, 3, types.void)(typing_context, state)
+
+
+@intrinsic
+def scale(typing_context, state, target, a):  # type: ignore[no-untyped-def]
+    """Multiply row target by row a."""
+    return _defined(_scale, 1, 2, types.void)(typing_context, state)
+
+
+@intrinsic
+def add(typing_context, state, target, a):  # type: ignore[no-untyped-def]
+    """Add row a to row target."""
+    return _defined(_add, 1, 2, types.void)(typing_context, state)
+
+
+@intrinsic
+def invert(typing_context, state, target):  # type: ignore[no-untyped-def]
+    """Replace a row of numbers >= 0 by their inverse, 0 by 0; bits = which were > 0."""
+    return _defined(_invert, 1, 1, types.uint64)(typing_context, state)
+
+
+@intrinsic
+def take_up(typing_context, state, w, y, pair, entry, near, far):  # type: ignore[no-untyped-def]
+    """Add w to row entry; w y to row near; subtract w y from row far."""
+    return _defined(_take_up_later, 3, 4, types.void)(typing_context, state, w, y)
+
+
+@intrinsic
+def residual(typing_context, state, y, out, pair, early, late):  # type: ignore[no-untyped-def]
+    """Put y less the difference of the potentials late and early into row pair of out."""
+    return _defined(_residual, 3, 3, types.void)(typing_context, state, y, out)
+
+
+@intrinsic
+def gather(typing_context, sums, given, target, row):  # type: ignore[no-untyped-def]
+    """Add a row of `given`, float32, to row target of `sums`."""
+    return _defined(_gather, 2, 2, types.void)(typing_context, sums, given)
+
+
+@intrinsic
+def gather_sign(typing_context, sums, given, target, row):  # type: ignore[no-untyped-def]
+    """Count in row target of `sums` where a row of `given`, float32, is positive."""
+    return _defined(_gather_sign, 2, 2, types.void)(typing_context, sums, given)
+
+
+@intrinsic
+def gather_product(typing_context, sums, given, factor, target, row):  # type: ignore[no-untyped-def]
+    """Add the product of rows of `given` and `factor` to row target of `sums`."""
+    return _defined(_gather_product, 3, 2, types.void)(
+        typing_context, sums, given, factor
+    )

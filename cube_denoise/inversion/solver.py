@@ -1,0 +1,310 @@
+"""Pixels of a network solved for its dates: NumPy in, NumPy out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cube_denoise.inversion.elimination import Elimination
+from cube_denoise.inversion.gaps import GAPS, bridge, keep_linked, mark
+from cube_denoise.inversion.kernel import (
+    WEIGHTS,
+    _compiled,
+    arrays,
+    backward,
+    find_linked,
+    forward,
+    misfit,
+    stage,
+    state_rows,
+)
+from cube_denoise.inversion.lanes import LANES
+from cube_denoise.inversion.robust import LOSSES, reweigh
+from cube_denoise.inversion.spread import (
+    diagonal,
+    of_combination,
+    pair_variance,
+    scale_of,
+    weighted_squares,
+)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What `solve` finds of the pixels; phases in rad, sign of the pairs."""
+
+    phase: np.ndarray
+    """Of the dates, float32, (dates, pixels); 0 at the origin, NaN where not linked."""
+    temporal_coherence: np.ndarray
+    """|mean exp(j r)| of the residuals r of the pairs used, (pixels,)."""
+    residual_rms: np.ndarray
+    """Root mean square of these, unweighted, rad."""
+    pair_count: np.ndarray
+    """Number of pairs used."""
+    gap_count: np.ndarray
+    """Number of dates not linked to the origin; -1 where no pair has data."""
+    phase_std: np.ndarray | None = None
+    """Of the dates, rad, from the coherence of the pairs (`solve`, `errors`)."""
+    rate_variance: np.ndarray | None = None
+    """Of the line through the dates, from the same, rad^2 / year^2."""
+    scatter: np.ndarray | None = None
+    """Expected sum of squares about that line, from the same, rad^2."""
+
+
+def solve(
+    phase: np.ndarray,
+    plan: Elimination,
+    *,
+    coherence: np.ndarray | None = None,
+    constants: np.ndarray | None = None,
+    weights: str = "none",
+    robust: str = "none",
+    gaps: str = "nan",
+    years: np.ndarray | None = None,
+    quality: bool = True,
+    errors: bool = False,
+) -> Solution:
+    r"""Weighted least-squares phase of the dates, each pixel by itself.
+
+    Minimises :math:`\sum_m w_m (x_{j_m} - x_{i_m} - \varphi_m)^2` with
+    :math:`x_\mathrm{origin} = 0` (Berardino et al. 2002, weighted) over the pairs that
+    have data; float64 inside. Runs without the GIL.
+
+    Parameters
+    ----------
+    phase : numpy.ndarray, float32, shape (pairs, pixels), C-contiguous
+        rad, NaN = no data.
+    plan : Elimination
+        Of the network.
+    coherence : numpy.ndarray, float32, shape (pairs, pixels), optional
+        For weights and errors; NaN counts as 0.05.
+    constants : numpy.ndarray, float64, shape (pairs,), optional
+        Taken off the phase, rad; NaN = leave the pair out.
+    weights : {"none", "coherence", "variance"}
+        w = 1, g, or g^2 / (1 - g^2), of coherence g clipped to 0.05..0.99.
+    robust : {"none", "l1", "huber"}
+        Minimise weighted absolute values, or Huber's loss with the corner at 1.345
+        standard deviations (from the median residual of the pixel), instead of squares,
+        by up to 50 rounds of reweighting.
+    gaps : {"nan", "linear"}
+        What becomes of dates that a pixel's pairs do not link to the origin; see
+        `gaps.bridge`.
+    years : numpy.ndarray, shape (dates,), optional
+        Times of the dates; for ``gaps="linear"`` and `errors`.
+    quality : bool
+        Whether the residuals are judged; if not, zeros are returned for the maps.
+    errors : bool
+        Whether errors are propagated: independent errors of the pairs with variances
+        that go with (1 - g^2) / g^2 (Cramer-Rao), their common factor from the
+        residuals of the pixel's redundant pairs. That holds decorrelation, but not
+        the atmosphere, which pairs of common dates share and residuals do not show.
+        NaN where pairs are not redundant.
+
+    Returns
+    -------
+    Solution
+    """
+    pairs, pixels = phase.shape
+    dates = plan.order.size + (plan.origin >= 0)
+    series = np.zeros((dates, pixels), "float32")
+    maps = np.zeros((7 if errors else 5, pixels), "float32")
+    deviations = np.zeros((dates, pixels) if errors else (1, 1), "float32")
+    nothing = np.ones((1, 1), "float32")
+    _solve_tiles(
+        phase,
+        nothing if coherence is None else coherence,
+        coherence is not None,
+        np.zeros(pairs) if constants is None else np.asarray(constants, "float64"),
+        WEIGHTS[weights],
+        LOSSES[robust],
+        GAPS[gaps],
+        arrays(plan),
+        state_rows(plan),
+        np.asarray(plan.order, "int64"),
+        plan.origin,
+        np.zeros(dates) if years is None else np.asarray(years, "float64"),
+        quality,
+        errors,
+        series,
+        maps,
+        deviations,
+    )
+    return Solution(
+        series,
+        *maps[:2],
+        *(maps[k].astype("int32") for k in (2, 3)),
+        *((deviations, maps[4], maps[5]) if errors else ()),
+    )
+
+
+def scratch_memory(plan: Elimination, pairs: int, *, errors: bool = True) -> int:
+    """Bytes that `solve` takes beside its inputs and outputs."""
+    entries, positions = plan.entry_other.size, plan.order.size
+    rows = 8 * state_rows(plan) + 4 * pairs * (2 + 4 + 1) + positions
+    if errors:
+        rows += 8 * (2 * (entries + positions) + 2 * entries + 6 * positions)
+    return LANES * rows
+
+
+@_compiled
+def _solve_tiles(
+    phase,
+    coherence,
+    has_coherence,
+    constants,
+    way,
+    loss,
+    gaps,
+    plan,
+    rows,
+    order,
+    origin,
+    years,
+    quality,
+    errors,
+    series,
+    maps,
+    deviations,
+):
+    """Solve all pixels, `LANES` at a time; fills `series`, `maps` and `deviations`."""
+    pairs, pixels = phase.shape
+    entries, count = plan[1].size, plan[0].size - 1
+    potentials = entries + count
+    y = np.empty((pairs, LANES), np.float32)
+    w = np.empty((pairs, LANES), np.float32)
+    weight = np.empty((pairs if loss > 0 else 0, LANES), np.float32)
+    work = np.empty((4, pairs, LANES), np.float32)
+    variance = np.empty((pairs if errors else 0, LANES), np.float32)
+    state = np.empty((rows, LANES))
+    linked = np.empty((count, LANES), np.bool_)
+    sums = np.empty((5, LANES))
+    missing = np.empty(LANES)
+    for base in range(0, pixels, LANES):
+        size = min(LANES, pixels - base)
+        stage(phase, coherence, constants, way, base, y, w)
+        state[:] = 0.0
+        broken = forward(plan, y, w, state, 0, count)
+        missing[:] = 0.0
+        if broken:
+            find_linked(plan, state, linked)
+            for k in range(count):
+                for p in range(LANES):
+                    missing[p] += not linked[k, p]
+        backward(plan, state)
+        final = w
+        if loss > 0:
+            weight[:] = w
+            reweigh(plan, y, w, loss, state, work, weight)
+            final = weight
+        for k in range(count):
+            x, into = state[potentials + k], series[order[k]]
+            for p in range(size):
+                into[base + p] = np.float32(x[p])
+        if broken:
+            if gaps == 1:
+                bridge(plan, w, linked, years, origin, series, base, size, order)
+            else:
+                mark(linked, series, base, size, order)
+            keep_linked(plan, linked, w)
+            if loss > 0:
+                keep_linked(plan, linked, weight)
+        if not quality:
+            continue
+        misfit(plan, y, w, state, work, sums)
+        for p in range(size):
+            used = sums[3, p]
+            some = used if used > 0.0 else np.nan
+            maps[0, base + p] = np.sqrt(sums[0, p] ** 2 + sums[1, p] ** 2) / some
+            maps[1, base + p] = np.sqrt(sums[2, p] / some)
+            maps[2, base + p] = used
+            maps[3, base + p] = missing[p]
+            if missing[p] == count:
+                any_pair = False
+                for m in range(pairs):
+                    value = phase[m, base + p]
+                    any_pair |= (value == value) and constants[m] == constants[m]
+                if not any_pair:
+                    maps[3, base + p] = -1.0
+                    if origin >= 0:
+                        series[origin, base + p] = np.nan
+        if errors:
+            pair_variance(coherence, has_coherence, base, pixels, y, w, variance)
+            weighted_squares(work[0], w, variance, sums[4])
+            scale = scale_of(sums[4], sums[3], missing, count)
+            _propagate(
+                plan,
+                final,
+                variance,
+                state,
+                scale,
+                linked,
+                broken,
+                years,
+                origin,
+                order,
+                base,
+                size,
+                maps,
+                deviations,
+            )
+
+
+@_compiled
+def _propagate(
+    plan,
+    w,
+    variance,
+    state,
+    scale,
+    linked,
+    broken,
+    years,
+    origin,
+    order,
+    base,
+    size,
+    maps,
+    deviations,
+):
+    """Standard deviation of dates, variance of the rate, and scatter about its line."""
+    count = order.size
+    found = np.empty((count, LANES))
+    diagonal(plan, w, variance, state, found)
+    here = np.ones((count, LANES))
+    if broken:
+        for k in range(count):
+            for p in range(LANES):
+                here[k, p] = linked[k, p]
+    n, mean = np.ones(LANES), np.full(LANES, years[origin])
+    for k in range(count):
+        for p in range(LANES):
+            n[p] += here[k, p]
+            mean[p] += here[k, p] * years[order[k]]
+    spread, total = np.empty(LANES), np.zeros(LANES)
+    for p in range(LANES):
+        mean[p] /= n[p]
+        spread[p] = (years[origin] - mean[p]) ** 2
+    for k in range(count):
+        for p in range(LANES):
+            spread[p] += here[k, p] * (years[order[k]] - mean[p]) ** 2
+            total[p] += here[k, p] * found[k, p]
+    solution = np.empty((count + 1, LANES))
+    whole, rate = np.empty(LANES), np.empty(LANES)
+    of_combination(plan, w, variance, state, here, solution, whole)
+    for k in range(count):
+        for p in range(LANES):
+            here[k, p] *= years[order[k]] - mean[p]
+    of_combination(plan, w, variance, state, here, solution, rate)
+    for p in range(size):
+        if spread[p] > 0.0:
+            maps[4, base + p] = scale[p] * rate[p] / spread[p] ** 2
+            about = total[p] - whole[p] / n[p] - rate[p] / spread[p]
+            maps[5, base + p] = scale[p] * about
+        else:
+            maps[4, base + p] = np.nan
+            maps[5, base + p] = np.nan
+        deviations[origin, base + p] = scale[p] * 0.0
+        for k in range(count):
+            there = not broken or linked[k, p]
+            deviations[order[k], base + p] = (
+                np.sqrt(scale[p] * found[k, p]) if there else np.nan
+            )

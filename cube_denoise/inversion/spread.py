@@ -1,0 +1,177 @@
+"""Standard deviation of dates and of a rate, from the coherence of the pairs.
+
+For date phases x = N^-1 A^T W phi, N = A^T W A, and errors of the pairs that are
+independent with variances S, the covariance is C = N^-1 M N^-1 with M = A^T W S W A. As
+d/de (N - e M)^-1 = C at e = 0, its diagonal is the derivative of that of an inverse:
+the recurrences for the diagonal of the inverse of a factored matrix (Takahashi et al.
+1973) are carried out with their derivatives, at the cost of a few eliminations.
+"""
+
+import numpy as np
+
+from cube_denoise.inversion.kernel import (
+    HIGHEST,
+    LOWEST,
+    NAN,
+    ONE,
+    ZERO,
+    _compiled,
+)
+from cube_denoise.inversion.lanes import LANES
+
+
+@_compiled
+def pair_variance(coherence, has_coherence, base, width, y, w, variance):
+    """Phase variance of the pairs, up to a factor: (1 - g^2) / g^2 (Cramer-Rao)."""
+    count = min(LANES, width - base)
+    for m in range(w.shape[0]):
+        into = variance[m]
+        into[:] = ONE
+        if has_coherence:
+            for p in range(count):
+                g = coherence[m, base + p]
+                g = g if g > LOWEST else LOWEST
+                g = g if g < HIGHEST else HIGHEST
+                into[p] = (ONE - g * g) / (g * g)
+
+
+@_compiled
+def diagonal(plan, w, variance, state, found):
+    """Variance of every position, in `found`, up to the factor of `variance`.
+
+    `state` is as `forward` left it: ratios and the inverse of the sums. Positions that
+    are not linked get numbers without meaning.
+    """
+    start, others, mesh_start, mesh, pairs_from, pair, _, _, into = plan
+    entries, count = others.size, start.size - 1
+    slope = np.zeros((entries + count, LANES))  # of entries and ground conductances
+    turned = np.zeros((entries + count, LANES))  # of ratios, and inverse sums
+    total = np.empty(LANES)
+    for k in range(count):
+        for i in range(pairs_from[k], pairs_from[k + 1]):
+            row, weight, v = slope[into[i]], w[pair[i]], variance[pair[i]]
+            for p in range(LANES):
+                g = np.float64(weight[p])
+                row[p] -= g * g * np.float64(v[p])
+        ground, inverse = state[entries + k], state[entries + 2 * count + 1 + k]
+        ground_slope, inverse_slope = slope[entries + k], turned[entries + k]
+        for p in range(LANES):
+            inverse_slope[p] = ground_slope[p]
+            total[p] = 1.0 / inverse[p] if inverse[p] > 0.0 else 0.0
+        for a in range(start[k], start[k + 1]):
+            row = slope[a]
+            for p in range(LANES):
+                inverse_slope[p] += row[p]
+        for p in range(LANES):
+            inverse_slope[p] *= -inverse[p] * inverse[p]
+        at = mesh_start[k]
+        for a in range(start[k], start[k + 1]):
+            ratio, row, ratio_slope = state[a], slope[a], turned[a]
+            far = slope[entries + others[a]]
+            for p in range(LANES):
+                ratio_slope[p] = (
+                    row[p] * inverse[p] + ratio[p] * total[p] * inverse_slope[p]
+                )
+                far[p] += ratio_slope[p] * ground[p] + ratio[p] * ground_slope[p]
+            for b in range(a + 1, start[k + 1]):
+                second, second_slope, joined = state[b], slope[b], slope[mesh[at]]
+                at += 1
+                # Row b is a ratio already: its conductance is ratio x sum.
+                for p in range(LANES):
+                    joined[p] += (
+                        ratio_slope[p] * second[p] * total[p]
+                        + ratio[p] * second_slope[p]
+                    )
+    covariance = np.zeros((entries, LANES))
+    covariance_slope = np.zeros((entries, LANES))
+    variance_of, variance_slope = np.zeros((count, LANES)), found
+    for k in range(count - 1, -1, -1):
+        inverse, inverse_slope = state[entries + 2 * count + 1 + k], turned[entries + k]
+        own, own_slope = variance_of[k], variance_slope[k]
+        for p in range(LANES):
+            own[p] = inverse[p]
+            own_slope[p] = inverse_slope[p]
+        at = mesh_start[k]
+        for a in range(start[k], start[k + 1]):
+            ratio, ratio_slope = state[a], turned[a]
+            near, near_slope = covariance[a], covariance_slope[a]
+            z, z_slope = variance_of[others[a]], variance_slope[others[a]]
+            for p in range(LANES):
+                near[p] += ratio[p] * z[p]
+                near_slope[p] += ratio_slope[p] * z[p] + ratio[p] * z_slope[p]
+            for b in range(a + 1, start[k + 1]):
+                z, z_slope = covariance[mesh[at]], covariance_slope[mesh[at]]
+                at += 1
+                second, second_slope = state[b], turned[b]
+                other, other_slope = covariance[b], covariance_slope[b]
+                for p in range(LANES):
+                    near[p] += second[p] * z[p]
+                    near_slope[p] += second_slope[p] * z[p] + second[p] * z_slope[p]
+                    other[p] += ratio[p] * z[p]
+                    other_slope[p] += ratio_slope[p] * z[p] + ratio[p] * z_slope[p]
+        for a in range(start[k], start[k + 1]):
+            ratio, ratio_slope = state[a], turned[a]
+            near, near_slope = covariance[a], covariance_slope[a]
+            for p in range(LANES):
+                own[p] += ratio[p] * near[p]
+                own_slope[p] += ratio_slope[p] * near[p] + ratio[p] * near_slope[p]
+
+
+@_compiled
+def of_combination(plan, w, variance, state, combination, solution, found):
+    """Variance of sums of the positions' phases, up to the factor of `variance`.
+
+    The coefficients are in `combination`, shape (positions, LANES); `solution` is work
+    space with one more row.
+    """
+    start, others = plan[0], plan[1]
+    pair, early, late = plan[5], plan[6], plan[7]
+    entries, count = others.size, start.size - 1
+    for k in range(count):
+        here, given = solution[k], combination[k]
+        for p in range(LANES):
+            here[p] = given[p]
+    for k in range(count):
+        here, inverse = solution[k], state[entries + 2 * count + 1 + k]
+        for a in range(start[k], start[k + 1]):
+            ratio, later = state[a], solution[others[a]]
+            for p in range(LANES):
+                later[p] += ratio[p] * here[p]
+        for p in range(LANES):
+            here[p] *= inverse[p]
+    for k in range(count - 1, -1, -1):
+        here = solution[k]
+        for a in range(start[k], start[k + 1]):
+            ratio, later = state[a], solution[others[a]]
+            for p in range(LANES):
+                here[p] += ratio[p] * later[p]
+    solution[count] = 0.0
+    found[:] = 0.0
+    for i in range(pair.size):
+        one = solution[late[i] - entries - count]
+        two = solution[early[i] - entries - count]
+        weight, v = w[pair[i]], variance[pair[i]]
+        for p in range(LANES):
+            fed = np.float64(weight[p]) * (one[p] - two[p])
+            found[p] += fed * fed * np.float64(v[p])
+
+
+@_compiled
+def scale_of(chi2, pairs, missing, count):
+    """Factor of `variance` from the residuals: chi2 over redundancy; NaN without any."""
+    found = np.empty(LANES)
+    for p in range(LANES):
+        redundancy = pairs[p] - (count - missing[p])
+        found[p] = chi2[p] / redundancy if redundancy > 0.0 else NAN
+    return found
+
+
+@_compiled
+def weighted_squares(residual, w, variance, found):
+    """Sum of the squared residuals over the pairs' variances, of those used."""
+    found[:] = 0.0
+    for m in range(w.shape[0]):
+        r, weight, v = residual[m], w[m], variance[m]
+        for p in range(LANES):
+            used = ONE if weight[p] > ZERO else ZERO
+            found[p] += np.float64(used * r[p] * r[p] / v[p])
