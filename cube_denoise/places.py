@@ -33,6 +33,9 @@ _ANONYMOUS = {
 _OPTIONS = ("anonymous", "endpoint", "region")
 _RETRIES = 4  # waiting 0.2, 0.4, 0.8 and 1.6 s: a restart is borne, a dead host is not
 
+_PROBE = "refs/branch.main/ref.json"
+"""What is asked for: a cube has it; that it is absent is an answer as well."""
+
 
 class PlaceError(ValueError):
     """A place that is not one, cannot be reached, or refuses."""
@@ -55,6 +58,10 @@ class Bucket:
     def allow_http(self) -> bool:
         """Whether the endpoint is without TLS."""
         return bool(self.endpoint and self.endpoint.startswith("http://"))
+
+
+_ANSWERED: set[tuple[Bucket, int]] = set()
+"""Places, and how we logged in, that have answered this process."""
 
 
 def local_path(url: str | Path) -> Path | None:
@@ -201,7 +208,9 @@ def object_store(url: str | Path) -> Any:
 
 
 def check(url: str | Path) -> None:
-    """Ask a bucket whether it is there and lets us in; within seconds.
+    """Ask a bucket whether it is there and knows us; within seconds, once per process.
+
+    Whether it lets us do something shows only when that is tried: no right is needed.
 
     Raises
     ------
@@ -210,21 +219,37 @@ def check(url: str | Path) -> None:
     """
     import obstore
 
+    mark = (bucket(url), _login())
+    if mark in _ANSWERED:
+        return
     try:
-        next(obstore.list(object_store(f"{url}"), chunk_size=1), None)
+        obstore.get(object_store(url), _PROBE)
     except PlaceError:
         raise
     except Exception as error:
-        raise unreachable(url, error) from None
+        absent = isinstance(error, FileNotFoundError | PermissionError)
+        if not absent or explain(url, _told(error)):
+            raise unreachable(url, error) from None
+    _ANSWERED.add(mark)
+
+
+def _login() -> int:
+    """Tell apart what the environment says of who we are."""
+    kinds = ("AWS_", "AZURE_", "GOOGLE_", "GS_")
+    return hash(frozenset(i for i in os.environ.items() if i[0].startswith(kinds)))
 
 
 def unreachable(url: str | Path, error: Exception) -> PlaceError:
     """Make one sentence of what a client of a bucket raised."""
-    # Below its first line, obstore repeats an error with all its parts.
-    text = str(error).split("Debug source:")[0]
+    text = _told(error)
     known = explain(url, text, denied=True)
     what = known or f"{without_secrets(str(url))} cannot be used: {text}"
     return PlaceError(without_secrets(" ".join(what.split()))[:400])
+
+
+def _told(error: Exception) -> str:
+    # Below its first line, obstore repeats an error with all its parts.
+    return str(error).split("Debug source:")[0]
 
 
 def explain(url: str | Path, message: str, *, denied: bool = False) -> str | None:
@@ -272,9 +297,9 @@ def explain(url: str | Path, message: str, *, denied: bool = False) -> str | Non
         f"{at}; check the network{setting}",
     }
     if denied:
-        meanings[r"AccessDenied|Access Denied|403|[Pp]ermission|privileges|401"] = (
-            f"access is denied; {login}"
-        )
+        meanings[
+            r"AccessDenied|Access Denied|\b403\b|[Pp]ermission|privileges|\b401\b"
+        ] = f"access is denied; {login}"
     for pattern, meaning in meanings.items():
         if re.search(pattern, message):
             return f"{shown}: {meaning}"

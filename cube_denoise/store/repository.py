@@ -15,13 +15,12 @@ import xarray as xr
 
 from cube_denoise import places
 from cube_denoise.places import local_path
+from cube_denoise.store.answers import CubeError, SteadyStore, brief, steadily
 from cube_denoise.store.owners import is_hidden
 
 icechunk.set_logs_filter("error")
 
-
-class CubeError(ValueError):
-    """A cube that cannot be opened, made or changed as asked."""
+_UNKNOWN = re.compile("(ref|snapshot|branch|object) not found|invalid snapshot id")
 
 
 class CubeChangedError(RuntimeError):
@@ -82,15 +81,17 @@ def open_repository(url: str | Path) -> icechunk.Repository:
     CubeError
         If there is none, or it cannot be reached.
     """
-    try:
+
+    def attempt() -> icechunk.Repository | None:
         repository = find_repository(url)
-        if repository is None or is_empty(repository):
-            raise CubeError(
-                f"url={str(url)!r}: there is no cube; `cube-denoise ingest` makes one"
-            )
-        return repository
-    except icechunk.IcechunkError as error:
-        raise CubeError(f"url={str(url)!r} cannot be opened: {brief(error)}") from None
+        return None if repository is None or is_empty(repository) else repository
+
+    repository = steadily(url, "opened", attempt)
+    if repository is None:
+        raise CubeError(
+            f"url={str(url)!r}: there is no cube; `cube-denoise ingest` makes one"
+        )
+    return repository
 
 
 def exists(url: str | Path) -> bool:
@@ -101,11 +102,12 @@ def exists(url: str | Path) -> bool:
     CubeError
         If the place cannot be reached.
     """
-    try:
+
+    def attempt() -> bool:
         repository = find_repository(url)
         return repository is not None and not is_empty(repository)
-    except icechunk.IcechunkError as error:
-        raise CubeError(f"url={str(url)!r} cannot be reached: {brief(error)}") from None
+
+    return steadily(url, "reached", attempt)
 
 
 def is_being_made(url: str | Path) -> bool:
@@ -115,17 +117,6 @@ def is_being_made(url: str | Path) -> bool:
         return repository is not None and is_empty(repository)
     except (icechunk.IcechunkError, CubeError):
         return False
-
-
-def brief(error: Exception) -> str:
-    """What an Icechunk error says and its root cause, on one line."""
-    lines = [
-        re.sub(r"^[\s|│├╰`─▶>×-]*(x )?", "", line).strip()
-        for line in str(error).splitlines()
-    ]
-    trace = re.compile(r"context:$|\d+: |at icechunk/|with ")
-    kept = [line for line in lines if line and not trace.match(line)]
-    return ": ".join(dict.fromkeys([*kept[:1], *kept[-1:]]))[:300]
 
 
 def open_cube(
@@ -160,10 +151,15 @@ def open_cube(
     Raises
     ------
     CubeError
-        If there is no cube, branch or snapshot of that name.
+        If there is no cube, branch or snapshot of that name, or it cannot be read:
+        here, or when values are.
     """
     repository = open_repository(url)
-    return _dataset(_reading(repository, url, branch, snapshot).store, chunks=chunks)
+
+    def attempt() -> xr.Dataset:
+        return _dataset(_reading(repository, url, branch, snapshot), url, chunks=chunks)
+
+    return steadily(url, "read", attempt)
 
 
 def newest(url: str | Path, *, branch: str = "main") -> tuple[str, xr.Dataset]:
@@ -175,12 +171,21 @@ def newest(url: str | Path, *, branch: str = "main") -> tuple[str, xr.Dataset]:
         Id of the state.
     cube : xarray.Dataset
         As from `open_cube`.
+
+    Raises
+    ------
+    CubeError
+        If there is no cube or it cannot be read.
     """
     repository = open_repository(url)
-    known = branch in repository.list_branches()
-    snapshot = repository.lookup_branch(branch if known else "main")
-    store = _reading(repository, url, branch, snapshot).store
-    return snapshot, _dataset(store)
+
+    def attempt() -> tuple[str, xr.Dataset]:
+        known = branch in repository.list_branches()
+        snapshot = repository.lookup_branch(branch if known else "main")
+        session = _reading(repository, url, branch, snapshot)
+        return snapshot, _dataset(session, url)
+
+    return steadily(url, "read", attempt)
 
 
 def _reading(
@@ -193,7 +198,9 @@ def _reading(
         if snapshot:
             return repository.readonly_session(snapshot_id=snapshot)
         return repository.readonly_session(branch)
-    except (icechunk.IcechunkError, ValueError):
+    except icechunk.IcechunkError as error:
+        if not _UNKNOWN.search(brief(error)):
+            raise
         if snapshot:
             what = f"{snapshot=}: {str(url)!r} has no such snapshot"
         else:
@@ -202,9 +209,11 @@ def _reading(
         raise CubeError(what) from None
 
 
-def _dataset(store: Any, *, chunks: Any = None) -> xr.Dataset:
+def _dataset(
+    session: icechunk.Session, url: str | Path, *, chunks: Any = None
+) -> xr.Dataset:
     return xr.open_dataset(
-        store,
+        SteadyStore(session.store, str(url)),  # type: ignore[arg-type]
         engine="zarr",
         consolidated=False,
         decode_coords="all",
@@ -293,10 +302,14 @@ def commit_metadata(step: str, details: Mapping[str, Any]) -> dict[str, Any]:
 def newest_step(url: str | Path, *, branch: str = "main") -> dict[str, Any]:
     """Metadata of the newest commit of a branch (empty for a branch without)."""
     repository = open_repository(url)
-    if branch not in repository.list_branches():
-        return {}
-    newest = next(iter(repository.ancestry(branch=branch)))
-    return dict(newest.metadata or {})
+
+    def attempt() -> dict[str, Any]:
+        if branch not in repository.list_branches():
+            return {}
+        newest = next(iter(repository.ancestry(branch=branch)))
+        return dict(newest.metadata or {})
+
+    return steadily(url, "read", attempt)
 
 
 def history(url: str | Path, *, branch: str = "main") -> list[dict[str, Any]]:
@@ -305,17 +318,21 @@ def history(url: str | Path, *, branch: str = "main") -> list[dict[str, Any]]:
     The steps of a job are in the metadata of its state (``details``, ``steps``).
     """
     repository = open_repository(url)
-    _reading(repository, url, branch)
-    return [
-        {
-            "id": commit.id,
-            "time": commit.written_at,
-            "message": commit.message,
-            "metadata": dict(commit.metadata or {}),
-        }
-        for commit in repository.ancestry(branch=branch)
-        if was_shown(commit)
-    ]
+
+    def attempt() -> list[dict[str, Any]]:
+        _reading(repository, url, branch)
+        return [
+            {
+                "id": commit.id,
+                "time": commit.written_at,
+                "message": commit.message,
+                "metadata": dict(commit.metadata or {}),
+            }
+            for commit in repository.ancestry(branch=branch)
+            if was_shown(commit)
+        ]
+
+    return steadily(url, "read", attempt)
 
 
 def was_shown(commit: icechunk.SnapshotInfo) -> bool:

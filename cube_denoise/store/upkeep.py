@@ -9,6 +9,7 @@ from pathlib import Path
 import icechunk
 
 from cube_denoise.store import owners
+from cube_denoise.store.answers import steadily
 from cube_denoise.store.repository import (
     CubeError,
     brief,
@@ -54,9 +55,14 @@ def rollback(
         If the branch moves meanwhile.
     """
     repository = open_repository(url)
-    if branch not in visible_branches(repository):
+
+    def attempt() -> str | None:
+        known = branch in visible_branches(repository)
+        return repository.lookup_branch(branch) if known else None
+
+    tip = steadily(url, "read", attempt)
+    if tip is None:
         raise CubeError(f"{branch=}: {str(url)!r} has no such branch")
-    tip = repository.lookup_branch(branch)
     try:
         target = next(iter(repository.ancestry(snapshot_id=snapshot)))
     except (icechunk.IcechunkError, ValueError):
@@ -67,7 +73,7 @@ def rollback(
         )
     if snapshot == tip:
         raise CubeError(f"{snapshot=} is what {branch} shows already")
-    busy = owners.live(repository)
+    busy = steadily(url, "read", lambda: owners.live(repository))
     if busy and not force:
         raise CubeError(
             f"{len(busy)} step(s) are under way on {url}, such as "
