@@ -77,7 +77,7 @@ def answers(port: int) -> bool:
 def start(
     folder: Path, *, key: str = KEY, secret: str = SECRET
 ) -> tuple[subprocess.Popen[bytes], int]:
-    """Run the server on loopback; skip, with the reason, where that is impossible."""
+    """Run the server on loopback; skip, with the reason, where it is not installed."""
     search = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     weed = shutil.which("weed", path=search)
     if weed is None:
@@ -130,7 +130,7 @@ def running(folder: Path, *, key: str = KEY, secret: str = SECRET) -> Iterator[S
         while not (answers(port) and usable(server)):
             if process.poll() is not None or time.monotonic() - begin > PATIENCE:
                 log = (folder / "log").read_text(errors="replace")[-500:]
-                pytest.skip(f"the S3 server does not start: {log}")
+                raise RuntimeError(f"the S3 server does not start: {log}")
             time.sleep(0.3)
         yield server
     finally:
@@ -149,7 +149,8 @@ def usable(server: Server) -> bool:
     with pytest.MonkeyPatch.context() as patch:
         server.use(patch)
         try:
-            boto3.client("s3").create_bucket(Bucket=PUBLIC)
+            # Not boto3.client: that keeps the credentials of the first server.
+            boto3.Session().client("s3").create_bucket(Bucket=PUBLIC)
             put(f"s3://{BUCKET}", "probe", b"1")
             put(f"s3://{PUBLIC}", "probe", b"1")
         except Exception:

@@ -13,7 +13,7 @@ import icechunk
 import pytest
 import s3_server
 import zarr
-from s3_server import BUCKET
+from s3_server import BUCKET, Server
 
 from cube_denoise import pipeline, store
 from cube_denoise.catalog import search, to_item, write_items
@@ -50,21 +50,25 @@ class Trail:
 
 
 @pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("s3")
+    with s3_server.running(folder, key=KEY, secret=SECRET) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 def trail(
+    server: Server,
     product_folder: Path,
     plain_model: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Trail]:
     """What a whole job leaves, with rasters, cube and exports in a bucket."""
     folder = tmp_path_factory.mktemp("run")
-    server_folder = tmp_path_factory.mktemp("s3")
     log = io.StringIO()
     handler = logging.StreamHandler(log)
     root = logging.getLogger()
-    with (
-        s3_server.running(server_folder, key=KEY, secret=SECRET) as server,
-        pytest.MonkeyPatch.context() as patch,
-    ):
+    with pytest.MonkeyPatch.context() as patch:
         server.use(patch)
         patch.setenv("EARTHDATA_TOKEN", TOKEN)
         trail = Trail()
@@ -168,18 +172,17 @@ def test_a_secret_would_be_found(server_repository: bytes) -> None:
 
 
 @pytest.fixture
-def server_repository(tmp_path: Path) -> bytes:
+def server_repository(server: Server) -> bytes:
     """A forked session of a client that is given its keys as arguments."""
-    with s3_server.running(tmp_path, key=KEY, secret=SECRET) as server:
-        outright = icechunk.s3_storage(
-            bucket=BUCKET,
-            prefix="outright",
-            access_key_id=KEY,
-            secret_access_key=SECRET,
-            endpoint_url=server.endpoint,
-            region="us-east-1",
-            allow_http=True,
-            force_path_style=True,
-        )
-        repository = icechunk.Repository.create(outright)
-        return cloudpickle.dumps(repository.writable_session("main").fork())
+    outright = icechunk.s3_storage(
+        bucket=BUCKET,
+        prefix="outright",
+        access_key_id=KEY,
+        secret_access_key=SECRET,
+        endpoint_url=server.endpoint,
+        region="us-east-1",
+        allow_http=True,
+        force_path_style=True,
+    )
+    repository = icechunk.Repository.create(outright)
+    return cloudpickle.dumps(repository.writable_session("main").fork())
