@@ -22,7 +22,7 @@ FLOORS = (
     "simulate.crack simulate.deformation simulate.ground simulate.ionosphere "
     "simulate.pair_errors simulate.residual_fields simulate.seeds simulate.sensor "
     "simulate.sources simulate.spectrum simulate.stack_delays simulate.stations "
-    "simulate.surface simulate.time_functions simulate.turbulence",
+    "simulate.surface simulate.time_functions simulate.turbulence time_models",
     # 2: one thing each.
     "corrections corrections.catalogue corrections.common_scene "
     "corrections.components corrections.correction corrections.elevation "
@@ -39,7 +39,7 @@ FLOORS = (
     "simulate.recipes.stacks simulate.scene simulate.stack simulate.transplant "
     "stac_item stac_source store store.answers store.drafting store.layout "
     "store.owners store.plain store.repository store.shards store.staging "
-    "store.upkeep velocity",
+    "store.upkeep time_fit rate_error velocity",
     # 3: what is done to a cube.
     "append catalog changes charts correct cube_fit dataset evaluate.columns "
     "evaluate.held_out evaluate.injection evaluate.recovery evaluate.redrawn "
