@@ -1,33 +1,81 @@
-"""Velocity of a displacement series: a straight line through time."""
+"""Velocity of a displacement series, and how far it is to be trusted."""
+
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from cube_denoise.conventions import TIME, VARIABLES, years_since
+from cube_denoise.conventions import TIME, VARIABLES
+from cube_denoise.rate_error import (
+    FEWEST,
+    block_length,
+    bootstrap_factor,
+    inflation,
+    rate_variance,
+)
+from cube_denoise.time_fit import fit_series
+from cube_denoise.time_models import Design, TimeModel, linear_design
+
+UNCERTAINTIES = ("effective", "residual", "bootstrap")
+
+STATEMENTS = {
+    "effective": (
+        "allows for errors correlated in time by the lag-one autocorrelation of the "
+        "residuals"
+    ),
+    "residual": "takes the errors of the dates as independent",
+    "bootstrap": "block bootstrap over dates",
+}
+"""What a standard deviation says of itself, by `uncertainty`."""
 
 
-def velocity(displacement: xr.DataArray) -> xr.Dataset:
-    """Line-of-sight velocity and its formal standard deviation.
+class VelocityFit(NamedTuple):
+    """What `fit_model` finds; float64."""
 
-    Each pixel is fitted over the dates at which it has data (`fit_velocity`).
+    velocity: np.ndarray
+    """m/yr, sign of the displacement, shape (...); NaN where the dates that hold data
+    do not determine the model."""
+    velocity_std: np.ndarray
+    """m/yr, shape (...); NaN also where the dates are no more than the parameters."""
+    parameters: np.ndarray
+    """Shape (parameters, ...), in the units of the design."""
+
+
+def velocity(
+    displacement: xr.DataArray,
+    *,
+    model: TimeModel | str = "linear",
+    uncertainty: str = "effective",
+) -> xr.Dataset:
+    """Line-of-sight velocity, its standard deviation, and the other terms of a model.
+
+    Each pixel is fitted over the dates at which it has data (`fit_model`).
 
     Parameters
     ----------
     displacement : xarray.DataArray, dims (time, ...)
-        m, positive toward the satellite, NaN = no data; with a ``time`` coordinate. A
-        Dask array must have its dates in one chunk.
+        m, positive toward the satellite, NaN = no data; with a ``time`` coordinate that
+        increases. A Dask array must have its dates in one chunk.
+    model : TimeModel or str
+        Terms of the series, as ``"linear+annual+step:2020-06-01"`` (`TimeModel.parse`).
+    uncertainty : {"effective", "residual", "bootstrap"}
+        How `velocity_std` is made; see `fit_model`.
 
     Returns
     -------
     xarray.Dataset, dims (...)
-        ``velocity`` and ``velocity_std``, float32, m/yr, positive toward the satellite;
-        lazy if the input is. What the standard deviation leaves out is stated in
-        `fit_velocity`.
+        ``velocity`` and ``velocity_std``, float32, m/yr, positive toward the satellite,
+        and for a model of more than a straight line its parameters by name
+        (`time_models.Design`); lazy if the input is. Both are relative to the reference
+        area of the series, whose own motion they do not hold. The standard deviation
+        knows nothing of the pairs: what decorrelation leaves in a series is like a
+        random walk, of which residuals show little, and `invert` adds it.
 
     Raises
     ------
     ValueError
-        If there is no ``time`` coordinate or it has fewer than two dates.
+        If there is no ``time`` coordinate or it has fewer than two dates, an option is
+        unknown, or the dates cannot determine the model.
     """
     if TIME not in displacement.dims or TIME not in displacement.coords:
         raise ValueError(
@@ -38,47 +86,51 @@ def velocity(displacement: xr.DataArray) -> xr.Dataset:
         raise ValueError(
             f"displacement has {displacement.sizes[TIME]} date(s): a velocity needs two"
         )
-    times = displacement[TIME].values
-    names = ("velocity", "velocity_std")
+    _check(uncertainty)
+    model = TimeModel.parse(model) if isinstance(model, str) else model
+    design = model.design(displacement[TIME].values)
+    extra = () if len(design.names) == 2 else design.names
+    names = ("velocity", "velocity_std", *extra)
     fitted = xr.apply_ufunc(
         _fit_time_last,
         displacement,
-        kwargs={"years": years_since(times, times.min())},
+        kwargs={"design": design, "uncertainty": uncertainty, "extra": bool(extra)},
         input_core_dims=[[TIME]],
-        output_core_dims=[[], []],
+        output_core_dims=[[]] * len(names),
         dask="parallelized",
-        output_dtypes=["float32", "float32"],
+        output_dtypes=["float32"] * len(names),
     )
     own = VARIABLES["displacement"].attributes
-    origin = {k: v for k, v in displacement.attrs.items() if k not in own}
+    told = {k: v for k, v in displacement.attrs.items() if k not in own}
+    told["time_model"] = str(model)
+    described = {n: VARIABLES[n].attributes for n in names[:2]}
+    described["velocity_std"] |= {
+        "uncertainty": uncertainty,
+        "comment": STATEMENTS[uncertainty],
+    }
+    for name, unit in zip(design.names, design.units, strict=True):
+        described[name] = {"long_name": name.replace("_", " "), "units": unit}
     return xr.Dataset(
         {
-            name: array.assign_attrs(origin | VARIABLES[name].attributes)
+            name: array.assign_attrs(told | described[name])
             for name, array in zip(names, fitted, strict=True)
         }
     )
 
 
 def fit_velocity(
-    displacement: np.ndarray, years: np.ndarray
+    displacement: np.ndarray, years: np.ndarray, *, uncertainty: str = "effective"
 ) -> tuple[np.ndarray, np.ndarray]:
     r"""Least-squares line :math:`d = c + v t` through the finite dates of each pixel.
-
-    .. math:: \sigma_v^2 = \frac{\sum_i e_i^2}{(N - 2) \sum_i (t_i - \bar t)^2}
-
-    with residuals :math:`e_i` of the N dates that hold data (Fattahi and Amelung 2015,
-    equation 10). This formula takes the errors of the dates as independent, equal and
-    free of bias. It does not include errors correlated in time (what decorrelation
-    leaves in neighbouring dates through the network, seasonal delay, unwrapping errors)
-    nor errors of the reference area, and it counts seasonal motion as noise: with such
-    errors it is usually too small.
 
     Parameters
     ----------
     displacement : numpy.ndarray, shape (time, ...)
         m, NaN = no data.
     years : numpy.ndarray, shape (time,)
-        Time in years, from any origin.
+        Time in years, from any origin, increasing.
+    uncertainty : {"effective", "residual", "bootstrap"}
+        See `fit_model`.
 
     Returns
     -------
@@ -86,6 +138,11 @@ def fit_velocity(
         m/yr, sign of the displacement; NaN with fewer than 2 dates.
     velocity_std : numpy.ndarray, float64, shape (...)
         m/yr; NaN with fewer than 3 dates.
+
+    Raises
+    ------
+    ValueError
+        If `years` do not increase or are not as many as the dates.
 
     Examples
     --------
@@ -99,34 +156,115 @@ def fit_velocity(
             f"{years.shape=} must be the length of the first axis of displacement, "
             f"{displacement.shape}"
         )
-    # Sums run date by date: a pixel's result does not depend on its neighbours.
-    shape = displacement.shape[1:]
-    count, sum_t, sum_d = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    for d, t in zip(displacement, years, strict=True):
-        there = np.isfinite(d)
-        count += there
-        sum_t += t * there
-        sum_d += np.where(there, d, 0.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mean_t, mean_d = sum_t / count, sum_d / count
-        spread, product = np.zeros(shape), np.zeros(shape)
-        for d, t in zip(displacement, years, strict=True):
-            there = np.isfinite(d)
-            from_mean = np.where(there, t - mean_t, 0.0)
-            spread += from_mean**2
-            product += from_mean * np.where(there, d, 0.0)
-        rate = product / np.where(count >= 2, spread, np.nan)
-        misfit = np.zeros(shape)
-        for d, t in zip(displacement, years, strict=True):
-            error = d - mean_d - rate * (t - mean_t)
-            misfit += np.where(np.isfinite(d), error**2, 0.0)
-        std = np.sqrt(misfit / (np.where(count >= 3, count - 2, np.nan) * spread))
-    return rate, std
+    if not (np.diff(years) > 0).all():
+        raise ValueError("years must increase from date to date")
+    if years.size < 2:
+        return (np.full(displacement.shape[1:], np.nan),) * 2
+    fit = fit_model(displacement, linear_design(years), uncertainty=uncertainty)
+    return fit.velocity, fit.velocity_std
+
+
+def fit_model(
+    displacement: np.ndarray,
+    design: Design,
+    *,
+    uncertainty: str = "effective",
+    weights: np.ndarray | None = None,
+    propagated: np.ndarray | None = None,
+    expected: np.ndarray | None = None,
+) -> VelocityFit:
+    r"""Least-squares fit of a time model to each pixel, and the error of its rate.
+
+    .. math:: \sigma_v^2 = f \, \max\left(0, \frac{\sum e^2 - tr(P C)}{N - p}\right)
+        g^T g + g^T C g
+
+    with the residuals e of the N dates that hold data, p parameters, and the row g
+    whose product with the series is the rate. C is the covariance that decorrelation
+    leaves in the series, propagated through the network: who knows the network gives
+    its two products, otherwise C is left out. The factor f is
+
+    ``"residual"``
+        1: errors are independent from date to date (Fattahi and Amelung 2015, equation
+        10, where C is left out as well).
+    ``"effective"``
+        From the autocorrelation of the residuals from date to date
+        (`rate_error.Inflation`).
+    ``"bootstrap"``
+        From resampling residuals in blocks of consecutive dates (Kuensch 1989, circular
+        as in Politis and Romano 1992; `rate_error.bootstrap_factor`).
+
+    It includes the errors of the reference area as far as they show in the series,
+    which is relative to it; the choice of the reference date has no part in a rate. It
+    does not include motion of the reference area, unwrapping errors that do not show as
+    residuals, errors that look like the model (a seasonal delay in less than a year, or
+    without an annual term) and what a correction took off with the atmosphere.
+
+    Parameters
+    ----------
+    displacement : numpy.ndarray, shape (dates, ...)
+        m, positive toward the satellite, NaN = no data.
+    design : time_models.Design
+        Of these dates.
+    uncertainty : {"effective", "residual", "bootstrap"}
+        As above.
+    weights : numpy.ndarray, shape (dates,) or (dates, ...), optional
+        Inverse variances of the dates up to a factor; 0 or NaN = not used. Squares and
+        products above are then weighted.
+    propagated : numpy.ndarray, shape (...), optional
+        :math:`g^T C g`, (m/yr)^2.
+    expected : numpy.ndarray, shape (...), optional
+        :math:`tr(P C)`, m^2, with `propagated`.
+
+    Returns
+    -------
+    VelocityFit
+
+    Raises
+    ------
+    ValueError
+        If shapes do not match, a weight is negative, or an option is unknown.
+    """
+    _check(uncertainty)
+    displacement = np.asarray(displacement)
+    dates, shape = displacement.shape[0], displacement.shape[1:]
+    if weights is not None and np.ndim(weights) > 1:
+        weights = np.reshape(weights, (np.shape(weights)[0], -1))
+    fit = fit_series(
+        displacement.reshape(dates, -1),
+        design,
+        weights=weights,
+        block_length=block_length(dates) if uncertainty == "bootstrap" else 0,
+    )
+    size = len(design.names)
+    factor: Any = 1.0
+    if uncertainty == "bootstrap":
+        factor = bootstrap_factor(fit)
+    elif uncertainty == "effective" and dates >= size + FEWEST:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            factor = inflation(design)(fit.lagged / fit.square, fit.used)
+    variance = rate_variance(
+        fit,
+        size,
+        factor=factor,
+        propagated=None if propagated is None else np.ravel(propagated),
+        expected=None if expected is None else np.ravel(expected),
+    )
+    return VelocityFit(
+        fit.rate.reshape(shape),
+        np.sqrt(variance).reshape(shape),
+        fit.parameters.reshape(size, *shape),
+    )
+
+
+def _check(uncertainty: str) -> None:
+    if uncertainty not in UNCERTAINTIES:
+        raise ValueError(f"{uncertainty=} must be one of {', '.join(UNCERTAINTIES)}")
 
 
 def _fit_time_last(
-    displacement: np.ndarray, years: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """`fit_velocity` with the dates on the last axis, float32 results."""
-    rate, std = fit_velocity(np.moveaxis(displacement, -1, 0), years)
-    return rate.astype("float32"), std.astype("float32")
+    displacement: np.ndarray, design: Design, uncertainty: str, extra: bool
+) -> tuple[np.ndarray, ...]:
+    """`fit_model` with the dates on the last axis, float32 results."""
+    fit = fit_model(np.moveaxis(displacement, -1, 0), design, uncertainty=uncertainty)
+    found = (fit.velocity, fit.velocity_std, *(fit.parameters if extra else ()))
+    return tuple(a.astype("float32") for a in found)
