@@ -2,9 +2,19 @@
 
 from cube_denoise.cli.application import app
 
-from cube_denoise.cli import sources, steps, look, versions, judge, make  # isort: skip  # as in --help
+from cube_denoise.cli import sources, steps, look, closure, versions, judge, make  # isort: skip  # as in --help
 
-__all__ = ["app", "judge", "look", "main", "make", "sources", "steps", "versions"]
+__all__ = [
+    "app",
+    "closure",
+    "judge",
+    "look",
+    "main",
+    "make",
+    "sources",
+    "steps",
+    "versions",
+]
 
 
 def main() -> None:
