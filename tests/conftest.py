@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import s3_server
 import xarray as xr
 
 from cube_denoise.ingest import ingest_dataset
@@ -108,6 +109,16 @@ def make_cube(stack: xr.Dataset, tmp_path: Path) -> Callable[..., Path]:
         return url
 
     return make
+
+
+@pytest.fixture(scope="session")
+def s3_of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3_server.Server]:
+    """An S3 server for all tests that need one of the usual login, at their own places.
+
+    ``s3_of_all.use(patch)`` sets the environment.
+    """
+    with s3_server.running(tmp_path_factory.mktemp("s3")) as server:
+        yield server
 
 
 @pytest.fixture

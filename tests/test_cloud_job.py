@@ -30,11 +30,10 @@ TOLERANCE = 1e-6
 
 
 @pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("s3")
-    with s3_server.running(folder) as server, pytest.MonkeyPatch.context() as patch:
-        server.use(patch)
-        yield server
+def s3(s3_of_all: Server) -> Iterator[Server]:
+    with pytest.MonkeyPatch.context() as patch:
+        s3_of_all.use(patch)
+        yield s3_of_all
 
 
 @pytest.fixture(scope="module")

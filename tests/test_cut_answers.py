@@ -7,7 +7,6 @@ from pathlib import Path
 import icechunk
 import numpy as np
 import pytest
-import s3_server
 import xarray as xr
 import zarr
 from cutting_proxy import Proxy, cutting
@@ -22,17 +21,14 @@ URL = f"s3://{BUCKET}/cut"
 
 
 @pytest.fixture(scope="module")
-def server(
-    stack: xr.Dataset, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
+def server(stack: xr.Dataset, s3_of_all: Server) -> Iterator[Server]:
     """With a cube of one pair, without gaps, at `URL`."""
-    folder = tmp_path_factory.mktemp("s3")
-    with s3_server.running(folder) as server, pytest.MonkeyPatch.context() as patch:
-        server.use(patch)
+    with pytest.MonkeyPatch.context() as patch:
+        s3_of_all.use(patch)
         whole = stack.isel(pair=[0], x=slice(0, 64), y=slice(0, 64))
         whole["unwrapped_phase"] = whole["unwrapped_phase"].fillna(1.0)
         ingest_dataset(whole, URL, chunk=32, shard=64)
-        yield server
+        yield s3_of_all
 
 
 @pytest.fixture

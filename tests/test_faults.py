@@ -109,7 +109,7 @@ def test_what_is_not_whole_is_seen(small_cube: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "count", [6, pytest.param(20, marks=pytest.mark.slow)], ids=["few", "many"]
+    "count", [4, pytest.param(20, marks=pytest.mark.slow)], ids=["few", "many"]
 )
 def test_nothing_is_lost(
     count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]

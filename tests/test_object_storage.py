@@ -2,7 +2,6 @@
 
 import pickle
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,17 +22,11 @@ from cube_denoise.stac_source import read_source
 from cube_denoise.steps import correct_cube, invert_cube
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with s3_server.running(tmp_path_factory.mktemp("s3")) as server:
-        yield server
-
-
 @pytest.fixture
-def s3(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+def s3(s3_of_all: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     """The server, with the environment of a user of it."""
-    server.use(monkeypatch)
-    return server
+    s3_of_all.use(monkeypatch)
+    return s3_of_all
 
 
 def whole_job(url: str | Path, products: Path, model: Path) -> None:
@@ -50,14 +43,14 @@ def whole_job(url: str | Path, products: Path, model: Path) -> None:
 
 @pytest.fixture(scope="module")
 def cube(
-    server: Server,
+    s3_of_all: Server,
     product_folder: Path,
     plain_model: Path,
 ) -> str:
     """A cube in the bucket that went through the whole job. Not to be changed."""
     url = f"s3://{BUCKET}/folder/track-005"
     with pytest.MonkeyPatch.context() as patch:
-        server.use(patch)
+        s3_of_all.use(patch)
         whole_job(url, product_folder, plain_model)
     return url
 
