@@ -7,6 +7,7 @@ import numba
 import numpy as np
 
 from cube_denoise.blocks import spans
+from cube_denoise.inversion.solver import solve
 from cube_denoise.network import Network
 
 STRIP = 4096
@@ -33,17 +34,18 @@ def solve_ours(
     first, second : numpy.ndarray of int, shape (pairs,)
     threads : int
     """
-    network = Network(first, second, int(second.max()) + 1, 0)
-    series = np.empty((network.size, phase.shape[1]), "float32")
+    plan = Network(first, second, int(second.max()) + 1, 0).plan
+    series = np.empty((plan.order.size + 1, phase.shape[1]), "float32")
 
     def part(which: slice) -> None:
-        values = phase[:, which].astype("float64")
-        valid = np.isfinite(values)
-        values[~valid] = 0
-        weight = valid.astype("float64")
-        if weights is not None:
-            weight *= weights[:, which]
-        series[:, which] = network.solve(values, weight, network.linked(valid))
+        series[:, which] = solve(
+            np.ascontiguousarray(phase[:, which]),
+            plan,
+            weights="none"
+            if weights is None
+            else np.ascontiguousarray(weights[:, which]),
+            quality=False,
+        ).phase
 
     _in_threads(part, spans(phase.shape[1], AT_ONCE), threads)
     return series
@@ -51,7 +53,7 @@ def solve_ours(
 
 def bandwidth(first: np.ndarray, second: np.ndarray, dates: int) -> int:
     """Bandwidth of the equations in the order of elimination."""
-    return Network(first, second, dates, 0).elimination_order()[1]
+    return Network(first, second, dates, 0).plan.bandwidth
 
 
 def memory_pass(

@@ -83,6 +83,14 @@ VARIABLES: dict[str, Variable] = {
     "displacement": Variable(
         (TIME, Y, X), "float32", "m", "line-of-sight displacement", _TOWARD
     ),
+    "displacement_std": Variable(
+        (TIME, Y, X),
+        "float32",
+        "m",
+        "standard deviation of displacement from decorrelation of the pairs",
+        "relative to the reference date and pixel by pixel; without atmosphere and "
+        "reference area; NaN where pairs are not redundant",
+    ),
     "velocity": Variable(
         (Y, X), "float32", "m year-1", "line-of-sight velocity", _TOWARD
     ),

@@ -237,7 +237,8 @@ def _invert(cube: xr.Dataset, rates: Rates, options: Mapping[str, Any]) -> StepE
     asked, area = inversion_options(**options)
     if not inversion_is_due(cube, asked):
         return StepEstimate("invert", done=cube.sizes[PAIR])
-    variable = check_inversion(cube, asked["weights"], asked["variable"])
+    chosen = {name: asked[name] for name in ("weights", "variable", "robust", "gaps")}
+    variable = check_inversion(cube, **chosen)
     if area is not None:
         checked_area(area, cube)
     return estimate_inversion(

@@ -36,7 +36,7 @@ from cube_denoise.correct import correction_cuts
 from cube_denoise.corrections import Correction
 from cube_denoise.grid import grid_of
 from cube_denoise.ingest import ReadingPlan
-from cube_denoise.invert import MAPS, inversion_cuts, temporary_memory
+from cube_denoise.invert import OUTPUTS, inversion_cuts, temporary_memory
 from cube_denoise.network import Network, pair_indices
 
 COMPRESSION = 0.8
@@ -287,13 +287,13 @@ def estimate_inversion(
     )
     block = store.writing_unit(cube, "velocity")[0]
     cuts = inversion_cuts(cube, block)
-    layers = 1 + (weights != "none")
+    layers = 1 + ("coherence" in cube)
     read = layers * count * rows * columns * ITEM
     sizes = {TIME: times.size, Y: rows, X: columns}
-    written = sum(bytes_of(name, sizes) for name in ("displacement", *MAPS))
+    written = sum(bytes_of(name, sizes) for name in OUTPUTS)
     pixels = min(block, rows) * min(block, columns)
     here = {TIME: times.size, Y: min(block, rows), X: min(block, columns)}
-    outputs = sum(bytes_of(name, here) for name in ("displacement", *MAPS))
+    outputs = sum(bytes_of(name, here) for name in OUTPUTS)
     network = Network(first, second, times.size, 0)
     # Temporary arrays are gone when the outputs are encoded.
     temporary = max(temporary_memory(network, count, pixels), outputs)

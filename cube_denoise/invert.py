@@ -16,6 +16,7 @@ from cube_denoise.conventions import (
     phase_to_displacement,
     years_since,
 )
+from cube_denoise.inversion.elimination import Elimination
 from cube_denoise.network import Network, connected_subsets, pair_indices
 from cube_denoise.reference import (
     ReferenceArea,
@@ -27,23 +28,23 @@ from cube_denoise.reference import (
 )
 from cube_denoise.velocity import fit_velocity
 
+SERIES = ("displacement", "displacement_std")
 MAPS = (
     *("velocity", "velocity_std", "temporal_coherence", "residual_rms"),
     *("pair_count", "gap_count"),
 )
+OUTPUTS = (*SERIES, *MAPS)
 WEIGHTS = ("none", "coherence", "variance")
-
-COHERENCE_LIMITS = (0.05, 0.99)
-"""Coherence is clipped to this range before it becomes a weight."""
-
-MEMORY = 1 << 26
-"""Temporary memory of an inversion, bytes, beside inputs and outputs of the window."""
+ROBUST = ("none", "l1", "huber")
+GAPS = ("nan", "linear")
 
 
 def invert(
     cube: xr.Dataset,
     *,
     weights: str = "coherence",
+    robust: str = "none",
+    gaps: str = "nan",
     reference: Mapping[str, slice] | ReferenceArea | None = None,
     variable: str | None = None,
     block: int = 256,
@@ -57,7 +58,7 @@ def invert(
     over the phases x of the dates, for the pairs m = (i, j) that have data there; then
     ``displacement = -wavelength / (4 pi) * x``. Before that the mean over the reference
     area is taken off each pair. The time series has no smoothness or velocity
-    constraint: a date that a pixel's pairs do not link to the reference date is NaN.
+    constraint.
 
     Parameters
     ----------
@@ -70,6 +71,13 @@ def invert(
         Cramer-Rao bound of the phase variance up to a factor; or w = 1. Coherence is
         clipped to 0.05..0.99 first; where the phase has data and the coherence has
         none, it counts as 0.05.
+    robust : {"none", "l1", "huber"}
+        Whether absolute values, or Huber's mixture of both, take the place of the
+        squares, by reweighting; see `inversion.solver.solve`.
+    gaps : {"nan", "linear"}
+        What a date becomes that a pixel's pairs do not link to the reference date: no
+        data, or what the pixel's linear model says, as in the limit of a vanishing
+        constraint of NSBAS (`inversion.gaps.bridge`).
     reference : ReferenceArea or mapping with slices "y" and "x", optional
         Reference area, pixel indices; None = `choose_reference`, which reads the cube
         once.
@@ -83,7 +91,9 @@ def invert(
     xarray.Dataset
         Dask arrays. ``displacement`` (time, y, x), m, positive toward the satellite, 0
         at the reference date: the first date of the largest connected subset, named in
-        the attribute ``reference_time``. On (y, x): ``velocity`` and ``velocity_std``
+        the attribute ``reference_time``. ``displacement_std``, m, of the same from the
+        coherence of the pairs and the residuals' size (`inversion.solver.solve`,
+        `errors`). On (y, x): ``velocity`` and ``velocity_std``
         (m/yr, see `velocity.fit_velocity` for what the latter leaves out),
         ``temporal_coherence`` |mean exp(j r)| and ``residual_rms`` (rad, unweighted) of
         the residuals r of the pairs used, ``pair_count`` (pairs used) and ``gap_count``
@@ -100,7 +110,7 @@ def invert(
         If the network is not connected, or a pair has no data in the reference area
         and is left out.
     """
-    job = _plan(cube, weights, reference, variable, block)
+    job = _plan(cube, weights, robust, gaps, reference, variable, block)
     return lazy(job, cube)
 
 
@@ -108,6 +118,8 @@ def plan_inversion(
     cube: xr.Dataset,
     *,
     weights: str = "coherence",
+    robust: str = "none",
+    gaps: str = "nan",
     reference: Mapping[str, slice] | ReferenceArea | None = None,
     variable: str | None = None,
     block: int = 256,
@@ -117,18 +129,20 @@ def plan_inversion(
     Reads the reference area now (the whole cube if it is to be chosen), the rest when
     the windows are computed.
     """
-    return _plan(cube, weights, reference, variable, block)
+    return _plan(cube, weights, robust, gaps, reference, variable, block)
 
 
 def _plan(
     cube: xr.Dataset,
     weights: str,
+    robust: str,
+    gaps: str,
     reference: Mapping[str, slice] | ReferenceArea | None,
     variable: str | None,
     block: int,
 ) -> BlockJob:
     """`plan_inversion`; warnings name the caller of the function that called this."""
-    variable = check_inversion(cube, weights, variable)
+    variable = check_inversion(cube, weights, variable, robust=robust, gaps=gaps)
     early, late = cube["reference_time"].values, cube["secondary_time"].values
     first, second, times = pair_indices(early, late)
 
@@ -157,33 +171,49 @@ def _plan(
     attributes = {
         "phase_variable": variable,
         "weights": weights,
+        "robust": robust,
+        "gaps": gaps,
         "reference_rows": [area.y.start, area.y.stop],
         "reference_columns": [area.x.start, area.x.stop],
         "reference_time": str(times[origin]),
     }
     return BlockJob(
-        outputs=("displacement", *MAPS),
+        outputs=OUTPUTS,
         compute=partial(
             _invert_window,
             variable=variable,
             weights=weights,
+            robust=robust,
+            gaps=gaps,
             constants=constants,
-            network=Network(first, second, times.size, origin),
+            plan=Network(first, second, times.size, origin).plan,
             years=years_since(times, times[0]),
             wavelength=float(cube.attrs["wavelength"]),
         ),
         windows=windows(**inversion_cuts(cube, block)),
         sizes={TIME: times.size, Y: cube.sizes[Y], X: cube.sizes[X]},
         coords={TIME: times},
-        attributes=dict.fromkeys(("displacement", *MAPS), attributes),
+        attributes=dict.fromkeys(OUTPUTS, attributes),
     )
 
 
-def check_inversion(cube: xr.Dataset, weights: str, variable: str | None) -> str:
+def check_inversion(
+    cube: xr.Dataset,
+    weights: str,
+    variable: str | None,
+    *,
+    robust: str = "none",
+    gaps: str = "nan",
+) -> str:
     """Name of the variable to invert; errors as for `invert` but of the data."""
     variable = phase_variable(cube, variable)
-    if weights not in WEIGHTS:
-        raise ValueError(f"{weights=} must be one of {', '.join(WEIGHTS)}")
+    for name, value, known in (
+        ("weights", weights, WEIGHTS),
+        ("robust", robust, ROBUST),
+        ("gaps", gaps, GAPS),
+    ):
+        if value not in known:
+            raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
     if weights != "none" and "coherence" not in cube:
         raise ValueError(f"{weights=} needs the variable coherence: add it or use none")
     wavelength = cube.attrs.get("wavelength")
@@ -201,16 +231,9 @@ def inversion_cuts(cube: xr.Dataset, block: int) -> dict[str, list[slice]]:
 
 def temporary_memory(network: Network, pairs: int, pixels: int) -> int:
     """Bytes that inverting `pixels` takes beside inputs and outputs of the window."""
-    return min(pixels, _at_once(network, pairs)) * _per_pixel(network, pairs)
+    from cube_denoise.inversion.solver import scratch_memory
 
-
-def _per_pixel(network: Network, pairs: int) -> int:
-    return 8 * (6 * pairs + (network.elimination_order()[1] + 6) * network.size)
-
-
-def _at_once(network: Network, pairs: int) -> int:
-    """Pixels that `MEMORY` holds."""
-    return max(1, MEMORY // _per_pixel(network, pairs))
+    return scratch_memory(network.plan, pairs) + 8 * 8 * pixels
 
 
 def _invert_window(
@@ -219,68 +242,53 @@ def _invert_window(
     *,
     variable: str,
     weights: str,
+    robust: str,
+    gaps: str,
     constants: np.ndarray,
-    network: Network,
+    plan: Elimination,
     years: np.ndarray,
     wavelength: float,
 ) -> dict[str, np.ndarray]:
-    """Compute the outputs of one window, as many pixels at a time as `MEMORY` holds."""
+    """Compute the outputs of one window."""
+    from cube_denoise.inversion.solver import solve
+
     phase = read_window(cube, variable, window)
-    pairs, rows, columns = phase.shape
-    pixels = rows * columns
-    phase = phase.reshape(pairs, pixels)
+    shape = phase.shape[1:]
     coherence = None
-    if weights != "none":
-        coherence = read_window(cube, "coherence", window).reshape(pairs, pixels)
-    found = {name: np.empty(pixels, VARIABLES[name].dtype) for name in MAPS}
-    found["displacement"] = np.empty((years.size, pixels), "float32")
-    for part in spans(pixels, _at_once(network, pairs)):
-        values = phase[:, part] - constants[:, None]
-        valid = np.isfinite(values)
-        values[~valid] = 0
-        weight = valid.astype("float64")
-        if coherence is not None:
-            weight *= _weight(weights, coherence[:, part])
-        linked = network.linked(valid) & valid.any(0)
-        dates = network.solve(values, weight, linked)
-        displacement = phase_to_displacement(dates, wavelength)
-        used = valid & linked[network.first]
-        gaps = (~linked).sum(0)
-        maps = (
-            *fit_velocity(displacement, years),
-            *_fit_quality(values - network.pair_phase(dates), used),
-            used.sum(0),
-            np.where(gaps == years.size, -1, gaps),
-        )
-        found["displacement"][:, part] = displacement
-        for name, array in zip(MAPS, maps, strict=True):
-            found[name][part] = array
+    if "coherence" in cube:
+        coherence = read_window(cube, "coherence", window)
+    found = solve(
+        _pixels(phase),
+        plan,
+        coherence=None if coherence is None else _pixels(coherence),
+        constants=constants,
+        weights=weights,
+        robust=robust,
+        gaps=gaps,
+        years=years,
+        errors=True,
+    )
+    displacement = phase_to_displacement(found.phase, wavelength)
+    rate, rate_std = fit_velocity(displacement, years)
+    outputs: dict[str, np.ndarray] = {
+        "displacement": displacement,
+        "displacement_std": abs(phase_to_displacement(found.phase_std, wavelength)),
+        "velocity": rate,
+        "velocity_std": rate_std,
+        "temporal_coherence": found.temporal_coherence,
+        "residual_rms": found.residual_rms,
+        "pair_count": found.pair_count,
+        "gap_count": found.gap_count,
+    }
     return {
-        name: array.reshape(*array.shape[:-1], rows, columns)
-        for name, array in found.items()
+        name: array.astype(VARIABLES[name].dtype, copy=False).reshape(
+            *array.shape[:-1], *shape
+        )
+        for name, array in outputs.items()
     }
 
 
-def _weight(weights: str, coherence: np.ndarray) -> np.ndarray:
-    """Weight of every pair and pixel, float64, from its coherence."""
-    low, high = COHERENCE_LIMITS
-    # fmax takes the number where the other is NaN.
-    clipped = np.fmin(np.fmax(coherence.astype("float64"), low), high)
-    if weights == "coherence":
-        return clipped
-    return clipped**2 / (1 - clipped**2)
-
-
-def _fit_quality(
-    residual: np.ndarray, used: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Temporal coherence and RMS (rad) of the residuals used, shape (pairs, pixels)."""
-    count = np.where(used.any(0), used.sum(0), np.nan)
-    residual = np.where(used, residual, 0)
-    cosine, sine, square = (np.zeros(residual.shape[1]) for _ in range(3))
-    for values, there in zip(residual, used, strict=True):
-        wrapped = (values - 2 * np.pi * np.rint(values / (2 * np.pi))).astype("float32")
-        cosine += np.cos(wrapped) * there
-        sine += np.sin(wrapped)
-        square += values**2
-    return np.hypot(cosine, sine) / count, np.sqrt(square / count)
+def _pixels(values: np.ndarray) -> np.ndarray:
+    """Pairs by pixels, as the solver takes them."""
+    flat = values.reshape(values.shape[0], -1)
+    return np.require(flat, "float32", ["C", "W"])

@@ -1,15 +1,18 @@
-"""Networks of interferometric pairs: dates, components, loops, date-wise solution.
+"""Networks of interferometric pairs: dates, components, loops.
 
 An interferogram of the dates i (reference, earlier) and j (secondary, later) measures
 ``phase = x[j] - x[i]``, x being the phase of each date.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 from scipy.sparse import csgraph
+
+from cube_denoise.inversion.elimination import Elimination, eliminate
 
 
 def pair_indices(
@@ -168,11 +171,7 @@ def triplet_closure(phase: np.ndarray, triplets: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Network:
-    """Pairs between numbered dates, solved for the phase of the dates pixel by pixel.
-
-    Arrays have the pixels last; every pixel is solved by the same sequence of
-    operations, so its result does not depend on which pixels come with it.
-    """
+    """Pairs between numbered dates."""
 
     first: np.ndarray
     """Index of the reference date of each pair, shape (pairs,)."""
@@ -183,138 +182,15 @@ class Network:
     origin: int
     """The date that has phase zero."""
 
-    def linked(self, valid: np.ndarray) -> np.ndarray:
-        """Which dates a pixel's valid pairs link to the origin.
-
-        Parameters
-        ----------
-        valid : numpy.ndarray of bool, shape (pairs, pixels)
-
-        Returns
-        -------
-        numpy.ndarray of bool, shape (dates, pixels)
-            Always True at the origin.
-        """
-        bits = np.packbits(valid, axis=1)  # eight pixels a byte
-        reached = np.zeros((self.size, bits.shape[1]), "uint8")
-        reached[self.origin] = 255
-        order = np.lexsort((self.second, self.first))
-        sweep = [(bits[k], self.first[k], self.second[k]) for k in order]
-        while True:
-            before = reached.copy()
-            for edge, i, j in [*sweep, *reversed(sweep)]:
-                either = (reached[i] | reached[j]) & edge
-                reached[i] |= either
-                reached[j] |= either
-            if np.array_equal(before, reached):
-                break
-        return np.unpackbits(reached, axis=1, count=valid.shape[1]).view(bool)
-
-    def elimination_order(self) -> tuple[np.ndarray, int]:
-        """Order of the dates but the origin, and the bandwidth it gives the equations.
-
-        Time order or reverse Cuthill-McKee, whichever is narrower.
-
-        Returns
-        -------
-        order : numpy.ndarray of int, shape (dates - 1,)
-        bandwidth : int
-        """
-        kept = np.delete(np.arange(self.size), self.origin)
-        graph = sparse.coo_array(
-            (np.ones(self.first.size), (self.first, self.second)),
-            shape=(self.size, self.size),
-        ).tocsr()
-        graph = (graph + graph.T).tocsr()[kept][:, kept]
-        cuthill_mckee = csgraph.reverse_cuthill_mckee(graph.tocsr(), True)
-        edges = graph.tocoo()
-        best, bandwidth = kept, kept.size
-        for permutation in (np.arange(kept.size), cuthill_mckee):
-            place = np.argsort(permutation)
-            width = int(np.abs(place[edges.row] - place[edges.col]).max(initial=0))
-            if width < bandwidth:
-                best, bandwidth = kept[permutation], width
-        return best, bandwidth
-
-    def solve(
-        self, phase: np.ndarray, weight: np.ndarray, linked: np.ndarray
-    ) -> np.ndarray:
-        r"""Weighted least-squares phase of the dates, each pixel by itself.
-
-        Minimises :math:`\sum_m w_m (x_{j_m} - x_{i_m} - \varphi_m)^2` with
-        :math:`x_\mathrm{origin} = 0` (Berardino et al. 2002, weighted). The normal
-        matrix is the weighted Laplacian of the network; it is factored as banded
-        L D L^T, all pixels in step.
-
-        Parameters
-        ----------
-        phase : numpy.ndarray, float64, shape (pairs, pixels)
-            rad, finite; any number where the weight is zero.
-        weight : numpy.ndarray, float64, shape (pairs, pixels)
-            Zero = pair not there.
-        linked : numpy.ndarray of bool, shape (dates, pixels)
-            From `linked`.
-
-        Returns
-        -------
-        numpy.ndarray, float64, shape (dates, pixels)
-            rad; NaN at dates that are not linked to the origin.
-        """
-        order, band = self.elimination_order()
-        place = np.full(self.size, -1)
-        place[order] = np.arange(order.size)
-        i, j = place[self.first], place[self.second]
-        pair = np.arange(i.size)
-        inner = (i >= 0) & (j >= 0)
-        # Row k * (band + 1) + d of `assemble` gives matrix entry (k + d, k).
-        row = (band + 1) * np.concatenate(
-            [i[i >= 0], j[j >= 0], np.minimum(i, j)[inner]]
-        )
-        row[row.size - inner.sum() :] += np.abs(i - j)[inner]
-        column = np.concatenate([pair[i >= 0], pair[j >= 0], pair[inner]])
-        value = np.where(np.arange(row.size) < row.size - inner.sum(), 1.0, -1.0)
-        assemble = sparse.csr_array(
-            (value, (row, column)), shape=(order.size * (band + 1), i.size)
-        )
-        matrix = (assemble @ weight).reshape(order.size, band + 1, -1)
-        # A component without the origin has a singular block of its own: adding to its
-        # diagonal makes that regular and cannot reach the other dates.
-        matrix[:, 0] += ~linked[order]
-        solution = self._incidence()[:, order].T @ (weight * phase)
-        _solve_banded(matrix, solution)
-        x = np.zeros((self.size, phase.shape[1]))
-        x[order] = solution
-        x[~linked] = np.nan
-        return x
+    @cached_property
+    def plan(self) -> Elimination:
+        """How `inversion.solver.solve` eliminates the dates."""
+        return eliminate(self.first, self.second, self.size, self.origin)
 
     def pair_phase(self, x: np.ndarray) -> np.ndarray:
         """Phase of the pairs, rad, of the phase of the dates; NaN dates count as 0."""
-        return self._incidence() @ np.where(np.isnan(x), 0, x)
-
-    def _incidence(self) -> sparse.csr_array:
-        """`incidence_matrix` as a sparse array, shape (pairs, dates)."""
         pair = np.arange(self.first.size)
         sign = np.repeat([-1.0, 1.0], pair.size)
         where = (np.tile(pair, 2), np.concatenate([self.first, self.second]))
-        return sparse.csr_array((sign, where), shape=(pair.size, self.size))
-
-
-def _solve_banded(matrix: np.ndarray, x: np.ndarray) -> None:
-    """Solve symmetric positive definite band systems in place, pixels in step.
-
-    ``matrix[k, d]`` holds entry (k + d, k), shape (dates, band + 1, pixels); `x` holds
-    the right-hand sides, then the solutions, shape (dates, pixels).
-    """
-    count, band = matrix.shape[0], matrix.shape[1] - 1
-    for k in range(count):
-        reach = min(band, count - 1 - k)
-        below = matrix[k, 1 : reach + 1]
-        ratio = below / matrix[k, 0]
-        for d in range(1, reach + 1):
-            matrix[k + d, : reach - d + 1] -= ratio[d - 1] * below[d - 1 :]
-        x[k + 1 : k + 1 + reach] -= ratio * x[k]
-        x[k] /= matrix[k, 0]
-        below[:] = ratio
-    for k in range(count - 1, -1, -1):
-        for d in range(1, min(band, count - 1 - k) + 1):
-            x[k] -= matrix[k, d] * x[k + d]
+        incidence = sparse.csr_array((sign, where), shape=(pair.size, self.size))
+        return incidence @ np.where(np.isnan(x), 0, x)

@@ -151,6 +151,8 @@ def invert_cube(
     *,
     branch: str = "main",
     weights: str = "coherence",
+    robust: str = "none",
+    gaps: str = "nan",
     reference: Mapping[str, Any] | None = None,
     variable: str | None = None,
     workers: Workers | None = None,
@@ -161,7 +163,7 @@ def invert_cube(
     ----------
     url, branch, workers
         As for `correct_cube`.
-    weights, reference, variable
+    weights, robust, gaps, reference, variable
         See `invert.invert`; the limits of `reference` may be lists of two.
 
     Returns
@@ -174,7 +176,13 @@ def invert_cube(
         If the cube lacks something or an option is unknown.
     """
     base, cube = store.newest(url, branch=branch)
-    asked, area = inversion_options(weights, reference, variable)
+    asked, area = inversion_options(
+        weights=weights,
+        robust=robust,
+        gaps=gaps,
+        reference=reference,
+        variable=variable,
+    )
     if not inversion_is_due(cube, asked):
         return StepReport(notes=["displacement and velocity are up to date"])
     report = StepReport()
@@ -184,6 +192,8 @@ def invert_cube(
             plan_inversion,
             cube,
             weights=weights,
+            robust=robust,
+            gaps=gaps,
             reference=area,
             variable=variable,
             block=store.writing_unit(cube, "velocity")[0],
@@ -227,14 +237,18 @@ def invert_cube(
 
 
 def inversion_options(
+    *,
     weights: str = "coherence",
+    robust: str = "none",
+    gaps: str = "nan",
     reference: Mapping[str, Any] | None = None,
     variable: str | None = None,
 ) -> tuple[dict[str, Any], dict[str, slice] | None]:
     """Options of `invert_cube` as it records them, and the reference area as slices."""
     area = _area(reference)
     limits = {d: [s.start, s.stop] for d, s in area.items()} if area else None
-    return {"weights": weights, "reference": limits, "variable": variable}, area
+    asked = {"weights": weights, "robust": robust, "gaps": gaps}
+    return asked | {"reference": limits, "variable": variable}, area
 
 
 def _noted(report: StepReport, plan: Callable[[], Any]) -> Any:

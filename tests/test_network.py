@@ -1,12 +1,11 @@
-"""Networks of pairs: dates, components, loops, and the per-pixel solution."""
+"""Networks of pairs: dates, components, loops."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cube_denoise.network import (
-    Network,
     acquisition_times,
     closure_triplets,
     connected_subsets,
@@ -111,53 +110,3 @@ def test_no_triplets():
 def test_bad_pairs_raise(reference, secondary, message):
     with pytest.raises(ValueError, match=message):
         pair_indices(reference, secondary)
-
-
-def dense_solution(network, phase, weight, valid):
-    """One pixel after the other by search and LAPACK."""
-    A = np.zeros((network.first.size, network.size))
-    A[np.arange(network.first.size), network.first] = -1
-    A[np.arange(network.first.size), network.second] = 1
-    x = np.full((network.size, phase.shape[1]), np.nan)
-    for p in range(phase.shape[1]):
-        reached = {network.origin}
-        for _ in range(network.size):
-            for k in np.flatnonzero(valid[:, p]):
-                ends = {int(network.first[k]), int(network.second[k])}
-                if ends & reached:
-                    reached |= ends
-        x[network.origin, p] = 0
-        free = sorted(reached - {network.origin})
-        used = valid[:, p] & np.isin(network.first, list(reached))
-        root = np.sqrt(weight[used, p])
-        if free:
-            x[free, p] = np.linalg.lstsq(
-                A[used][:, free] * root[:, None], phase[used, p] * root, rcond=None
-            )[0]
-    return x
-
-
-@settings(deadline=None, max_examples=60)
-@given(pair_lists, st.integers(0, 2**32 - 1), st.floats(0, 1))
-def test_solution_equals_dense_least_squares(pairs, seed, gaps):
-    first, second, times = pair_indices(*dates_of(pairs))
-    rng = np.random.default_rng(seed)
-    network = Network(first, second, times.size, int(rng.integers(times.size)))
-    shape = (first.size, 17)
-    valid = rng.random(shape) >= gaps
-    phase, weight = rng.normal(size=shape) * valid, rng.uniform(0.05, 1, shape) * valid
-    linked = network.linked(valid)
-    x = network.solve(phase, weight, linked)
-    truth = dense_solution(network, phase, weight, valid)
-    np.testing.assert_array_equal(linked, np.isfinite(truth))
-    np.testing.assert_allclose(x, truth, rtol=0, atol=1e-9)
-
-
-def test_elimination_order_keeps_the_band_of_the_network():
-    pairs = [(i, i + k) for i in range(12) for k in (1, 2, 3) if i + k < 12]
-    shuffled = np.random.default_rng(1).permutation(12)
-    for label in (np.arange(12), shuffled):
-        ends = np.sort(label[np.array(pairs)], axis=1)
-        order, bandwidth = Network(*ends.T, 12, int(label[0])).elimination_order()
-        assert sorted(order) == sorted(set(range(12)) - {label[0]})
-        assert bandwidth == 3

@@ -145,6 +145,16 @@ def invert(
     weights: Annotated[
         str, typer.Option(help="coherence, variance or none.")
     ] = "coherence",
+    robust: Annotated[
+        str,
+        typer.Option(help="none (least squares), l1 or huber, against bad pairs."),
+    ] = "none",
+    gaps: Annotated[
+        str,
+        typer.Option(
+            help="Dates that a pixel's pairs do not link: nan, or linear to bridge."
+        ),
+    ] = "nan",
     reference_rows: Annotated[
         str | None,
         typer.Option(help="Reference area: first row:last + 1.", metavar="A:B"),
@@ -184,7 +194,7 @@ def invert(
         }
     pool = _workers(cluster, workers, memory_limit)
     options: dict[str, Any] = {"weights": weights, "reference": reference}
-    options["variable"] = variable
+    options |= {"variable": variable, "robust": robust, "gaps": gaps}
     if dry_run:
         from cube_denoise.dry_run import plan_invert
 

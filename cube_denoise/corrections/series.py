@@ -14,7 +14,7 @@ from cube_denoise.normalise import sample_stride
 from cube_denoise.reference import read_window
 
 MEMORY = 1 << 26
-"""Temporary memory of an inversion, bytes, beside its input and output."""
+"""Temporary memory of what works on dates, bytes, beside inputs and outputs."""
 STRIP = 128
 """Rows read at a time, counted from the first row of the cube."""
 
@@ -109,33 +109,24 @@ def dates_of(cube: xr.Dataset, window: Window, stack: Stack) -> np.ndarray:
 
     Returns
     -------
-    numpy.ndarray, float64, shape (dates, rows, columns)
+    numpy.ndarray, float32, shape (dates, rows, columns)
         rad; 0 at the origin, NaN at dates that no chain of pairs links to it at that
         pixel, so everywhere where no pair has data. Bit-equal for a pixel whatever the
         window.
     """
+    from cube_denoise.inversion.solver import solve
+
     rows, columns = (window[d].stop - window[d].start for d in (Y, X))
-    dates = np.empty((stack.network.size, rows, columns))
+    dates = np.empty((stack.network.size, rows, columns), "float32")
     for part in spans(window[Y].stop, STRIP, start=window[Y].start):
         phase = read_window(cube, "unwrapped_phase", {Y: part, X: window[X]})
         here = slice(part.start - window[Y].start, part.stop - window[Y].start)
-        found = _solve(phase.reshape(phase.shape[0], -1), stack)
-        dates[:, here] = found.reshape(stack.network.size, -1, columns)
-    return dates
-
-
-def _solve(phase: np.ndarray, stack: Stack) -> np.ndarray:
-    """`dates_of` for pixels, shape (pairs, pixels) -> (dates, pixels)."""
-    network = stack.network
-    dates = np.empty((network.size, phase.shape[1]))
-    band = network.elimination_order()[1]
-    per_pixel = 8 * (5 * phase.shape[0] + (band + 4) * network.size)
-    for part in spans(phase.shape[1], max(1, MEMORY // per_pixel)):
-        values = phase[:, part] - stack.constants[:, None]
-        valid = np.isfinite(values)
-        values[~valid] = 0
-        linked = network.linked(valid) & valid.any(0)
-        dates[:, part] = network.solve(values, valid.astype("float64"), linked)
+        found = solve(
+            np.ascontiguousarray(phase.reshape(phase.shape[0], -1), "float32"),
+            stack.network.plan,
+            constants=stack.constants,
+        )
+        dates[:, here] = found.phase.reshape(stack.network.size, -1, columns)
     return dates
 
 

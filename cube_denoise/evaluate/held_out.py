@@ -18,14 +18,14 @@ import numpy as np
 import xarray as xr
 
 from cube_denoise.conventions import PAIR, TIME, X, Y, years_since
-from cube_denoise.invert import MAPS, invert
+from cube_denoise.invert import OUTPUTS, invert
 from cube_denoise.network import connected_subsets, pair_indices
 from cube_denoise.reference import ReferenceArea, choose_reference, phase_variable
 
 BANDWIDTH = 3.0
 """Default bandwidth in time, mean intervals between dates (as LiCSBAS filters)."""
 
-DERIVED = ("corrected_phase", "correction_status", "displacement", *MAPS)
+DERIVED = ("corrected_phase", "correction_status", *OUTPUTS)
 """What a correction or inversion made of all dates: a method does not get to see it."""
 
 Corrector = Callable[[xr.Dataset], xr.Dataset]

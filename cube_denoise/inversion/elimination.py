@@ -1,7 +1,6 @@
 """In which order the dates of a network are eliminated, and what that touches."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from scipy import sparse
@@ -15,8 +14,8 @@ class Elimination:
 
     The normal matrix of a network is the Laplacian of its graph, the pairs being
     conductances between the dates and the origin being ground. To eliminate a date is
-    to replace the star of conductances around it by a mesh between its neighbours. Which
-    ones that gives (the fill) follows from the pairs alone.
+    to replace the star of conductances around it by a mesh between its neighbours.
+    Which ones that gives (the fill) follows from the pairs alone.
 
     Attributes are index arrays (int32) for `kernel`; *position* counts the dates in the
     order of their elimination, an *entry* is a conductance between two positions, the
@@ -54,11 +53,6 @@ class Elimination:
     def bandwidth(self) -> int:
         """Most entries that a position has."""
         return int(np.diff(self.entry_start).max(initial=0))
-
-    @cached_property
-    def rows(self) -> int:
-        """Numbers kept of a pixel: entries, conductances to ground, right-hand sides."""
-        return self.entry_other.size + 2 * self.order.size
 
 
 def eliminate(
@@ -161,9 +155,7 @@ def in_order(
         pair_start=_starts(counts),
         pair=_int(taken),
         pair_other=_int(other[taken]),
-        pair_entry=_int(
-            [entry.get((int(early[m]), int(other[m])), -1) for m in taken]
-        ),
+        pair_entry=_int([entry.get((int(early[m]), int(other[m])), -1) for m in taken]),
         pair_sign=_int(np.where(early == b, 1, -1)[taken]),
     )
 

@@ -31,7 +31,7 @@ def mark(linked, series, base, count, order):
 
 @_compiled
 def subsets(plan, w, p, origin_at, label):
-    """Label positions, and the origin at `origin_at`, by the subset a pixel's pairs form.
+    """Label positions, and the origin at `origin_at`, by the subsets of a pixel.
 
     `label` gets, for every one, the least number of its subset.
     """
@@ -60,10 +60,10 @@ def subsets(plan, w, p, origin_at, label):
 def bridge(plan, w, linked, years, origin, series, base, count, order):
     """Put subsets that pairs do not link on one line with the linked dates.
 
-    The subsets keep their shape; one rate, from all of them, and one level of the linked
-    dates. It is the limit of a vanishing weight of the constraint of NSBAS. `years` are
-    those of the dates, `series` (dates, pixels) is NaN-free; NaN where no subset
-    determines a rate.
+    The subsets keep their shape; one rate, from all of them, and one level of the
+    linked dates. It is the limit of a vanishing weight of the constraint of NSBAS.
+    `years` are those of the dates, `series` (dates, pixels) is NaN-free; NaN where no
+    subset determines a rate.
     """
     size = linked.shape[0]
     label = np.empty(size + 1, np.int64)
@@ -97,9 +97,7 @@ def bridge(plan, w, linked, years, origin, series, base, count, order):
             date = order[k] if k < size else origin
             apart = time[k] - mean_t[label[k]]
             spread += apart * apart
-            product += apart * (
-                np.float64(series[date, base + p]) - mean_d[label[k]]
-            )
+            product += apart * (np.float64(series[date, base + p]) - mean_d[label[k]])
         rate = product / spread if spread > 0.0 else np.nan
         home = label[size]
         for k in range(size):

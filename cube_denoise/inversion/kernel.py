@@ -3,12 +3,14 @@
 A network of pairs is one of conductances (the weights) into which every pair feeds the
 current weight x phase; the phases of the dates are the potentials, the origin is
 ground. Dates are eliminated by the star-mesh transform, which adds and multiplies
-positive numbers only: nothing cancels, a date that is not linked to the rest meets a sum
-that is exactly zero, and a missing pair is a conductance of zero.
+positive numbers only: nothing cancels, a date that is not linked to the rest meets a
+sum that is exactly zero, and a missing pair is a conductance of zero.
 
 Every lane goes through the same operations, so a pixel's numbers do not depend on its
 neighbours or on how blocks are cut.
 """
+
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -20,19 +22,22 @@ from cube_denoise.inversion.lanes import LANES
 WEIGHTS = {"none": 0, "coherence": 1, "variance": 2}
 """How coherence becomes a weight: number of each way."""
 
+GIVEN = 3
+"""Number of the way that takes what is given in the place of coherence as weights."""
+
 LOWEST, HIGHEST = np.float32(0.05), np.float32(0.99)
 ZERO, ONE, HALF, TURN = (np.float32(v) for v in (0, 1, 0.5, 2 * np.pi))
 NAN = np.float32(np.nan)
 ALL = np.uint64(2**64 - 1)
 
-_compiled = njit(
+_compiled: Any = njit(
     nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz"}
 )
 
 
 @_compiled
 def stage(phase, coherence, constants, way, base, y, w):
-    """Phase less constants, and weight, of `LANES` pixels from `base`; 0, 0 = missing."""
+    """Phase less constants, and weight, of `LANES` pixels; 0 and 0 where missing."""
     count = min(LANES, phase.shape[1] - base)
     tail = np.full(LANES, NAN, np.float32)
     worth = np.full(LANES, ONE, np.float32)
@@ -61,13 +66,16 @@ def stage(phase, coherence, constants, way, base, y, w):
             there = value == value
             value = value if there else ZERO
             g = quality[p]
-            g = g if g > LOWEST else LOWEST  # NaN counts as the lowest
-            g = g if g < HIGHEST else HIGHEST
-            if way == 2:
-                g = g * g
-                g = g / (ONE - g)
-            elif way == 0:
-                g = ONE
+            if way == GIVEN:
+                there &= g > ZERO
+            else:
+                g = g if g > LOWEST else LOWEST  # NaN counts as the lowest
+                g = g if g < HIGHEST else HIGHEST
+                if way == 2:
+                    g = g * g
+                    g = g / (ONE - g)
+                elif way == 0:
+                    g = ONE
             shifted = np.float32(np.float64(value) - constant)
             into[p] = shifted if there else ZERO
             weight[p] = g if there else ZERO
@@ -218,8 +226,8 @@ def misfit(plan, y, w, state, work, sums):
 def arrays(plan: Elimination) -> tuple[np.ndarray, ...]:
     """Index arrays of a plan as the functions here take them.
 
-    The last four: pair, row of the potential of its early and of its late date, row that
-    its conductance goes to.
+    The last four: pair, row of the potential of its early and of its late date, row
+    that its conductance goes to.
     """
     width = np.diff(plan.entry_start).astype("int64")
     before = np.concatenate([[0], np.cumsum(width * (width - 1) // 2)])
@@ -231,7 +239,10 @@ def arrays(plan: Elimination) -> tuple[np.ndarray, ...]:
     return (
         *(plan.entry_start, plan.entry_other, before.astype("int32"), plan.mesh),
         *(plan.pair_start, plan.pair),
-        *((entries + count + rows).astype("int32") for rows in (near + far - late, late)),
+        *(
+            (entries + count + rows).astype("int32")
+            for rows in (near + far - late, late)
+        ),
         into.astype("int32"),
     )
 

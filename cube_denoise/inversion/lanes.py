@@ -1,16 +1,17 @@
 """Operations on rows of `LANES` pixels, for use in functions compiled by numba.
 
-A loop over the lanes would be compiled with a check of every two rows for overlap, which
-costs more than its arithmetic. These load whole rows before they store one, so that
-rows may be equal, but not overlap in part.
+A loop over the lanes would be compiled with a check of every two rows for overlap,
+which costs more than its arithmetic. These load whole rows before they store one, so
+that rows may be equal, but not overlap in part.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
+from numba import extending, types
+
+intrinsic: Any = extending.intrinsic
 
 LANES = 64
 """Pixels that are solved in step."""
@@ -21,7 +22,7 @@ _FUSED = ("contract",)
 
 
 def _defined(body: Callable[..., Any], arrays: int, rows: int, result: Any) -> Any:
-    """Intrinsic of `arrays` 2-D arrays and `rows` integers, given as a Rows and rows."""
+    """Intrinsic of `arrays` 2-D arrays, then `rows` numbers of rows."""
 
     def typed(typing_context: Any, *kinds: Any) -> Any:
         signature = result(*kinds[:arrays], *[types.intp] * rows)
@@ -48,9 +49,7 @@ class _Rows:
     def _pointer(self, array: Any, row: Any) -> Any:
         kind = ir.VectorType(array.type.pointee, LANES)
         first = self.builder.mul(row, ir.Constant(row.type, LANES))
-        return self.builder.bitcast(
-            self.builder.gep(array, [first]), kind.as_pointer()
-        )
+        return self.builder.bitcast(self.builder.gep(array, [first]), kind.as_pointer())
 
     def load(self, array: Any, row: Any) -> Any:
         value = self.builder.load(self._pointer(array, row))
@@ -118,9 +117,7 @@ def _residual(
 ) -> None:
     modelled = do.subtract(do.load(state, late), do.load(state, early))
     residual = do.subtract(do.double(y, pair), modelled)
-    do.store(
-        do.builder.fptrunc(residual, ir.VectorType(_SINGLE, LANES)), out, pair
-    )
+    do.store(do.builder.fptrunc(residual, ir.VectorType(_SINGLE, LANES)), out, pair)
 
 
 def _gather(do: _Rows, sums: Any, given: Any, target: Any, row: Any) -> None:
@@ -142,55 +139,55 @@ def _gather_sign(do: _Rows, sums: Any, given: Any, target: Any, row: Any) -> Non
 
 
 @intrinsic
-def add_product(typing_context, state, target, a, b):  # type: ignore[no-untyped-def]
+def add_product(typing_context, state, target, a, b):
     """Add the product of rows a and b to row target."""
     return _defined(_add_product, 1, 3, types.void)(typing_context, state)
 
 
 @intrinsic
-def scale(typing_context, state, target, a):  # type: ignore[no-untyped-def]
+def scale(typing_context, state, target, a):
     """Multiply row target by row a."""
     return _defined(_scale, 1, 2, types.void)(typing_context, state)
 
 
 @intrinsic
-def add(typing_context, state, target, a):  # type: ignore[no-untyped-def]
+def add(typing_context, state, target, a):
     """Add row a to row target."""
     return _defined(_add, 1, 2, types.void)(typing_context, state)
 
 
 @intrinsic
-def invert(typing_context, state, target):  # type: ignore[no-untyped-def]
+def invert(typing_context, state, target):
     """Replace a row of numbers >= 0 by their inverse, 0 by 0; bits = which were > 0."""
     return _defined(_invert, 1, 1, types.uint64)(typing_context, state)
 
 
 @intrinsic
-def take_up(typing_context, state, w, y, pair, entry, near, far):  # type: ignore[no-untyped-def]
+def take_up(typing_context, state, w, y, pair, entry, near, far):
     """Add w to row entry; w y to row near; subtract w y from row far."""
     return _defined(_take_up_later, 3, 4, types.void)(typing_context, state, w, y)
 
 
 @intrinsic
-def residual(typing_context, state, y, out, pair, early, late):  # type: ignore[no-untyped-def]
-    """Put y less the difference of the potentials late and early into row pair of out."""
+def residual(typing_context, state, y, out, pair, early, late):
+    """Put y less the difference of two potentials into row pair of `out`."""
     return _defined(_residual, 3, 3, types.void)(typing_context, state, y, out)
 
 
 @intrinsic
-def gather(typing_context, sums, given, target, row):  # type: ignore[no-untyped-def]
+def gather(typing_context, sums, given, target, row):
     """Add a row of `given`, float32, to row target of `sums`."""
     return _defined(_gather, 2, 2, types.void)(typing_context, sums, given)
 
 
 @intrinsic
-def gather_sign(typing_context, sums, given, target, row):  # type: ignore[no-untyped-def]
+def gather_sign(typing_context, sums, given, target, row):
     """Count in row target of `sums` where a row of `given`, float32, is positive."""
     return _defined(_gather_sign, 2, 2, types.void)(typing_context, sums, given)
 
 
 @intrinsic
-def gather_product(typing_context, sums, given, factor, target, row):  # type: ignore[no-untyped-def]
+def gather_product(typing_context, sums, given, factor, target, row):
     """Add the product of rows of `given` and `factor` to row target of `sums`."""
     return _defined(_gather_product, 3, 2, types.void)(
         typing_context, sums, given, factor

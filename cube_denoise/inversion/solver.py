@@ -7,6 +7,7 @@ import numpy as np
 from cube_denoise.inversion.elimination import Elimination
 from cube_denoise.inversion.gaps import GAPS, bridge, keep_linked, mark
 from cube_denoise.inversion.kernel import (
+    GIVEN,
     WEIGHTS,
     _compiled,
     arrays,
@@ -42,12 +43,12 @@ class Solution:
     """Number of pairs used."""
     gap_count: np.ndarray
     """Number of dates not linked to the origin; -1 where no pair has data."""
-    phase_std: np.ndarray | None = None
-    """Of the dates, rad, from the coherence of the pairs (`solve`, `errors`)."""
-    rate_variance: np.ndarray | None = None
-    """Of the line through the dates, from the same, rad^2 / year^2."""
-    scatter: np.ndarray | None = None
-    """Expected sum of squares about that line, from the same, rad^2."""
+    phase_std: np.ndarray
+    """Of the dates, rad, from the coherence of the pairs; empty without `errors`."""
+    rate_variance: np.ndarray
+    """Of the line through the dates, from the same, rad^2 / year^2; likewise."""
+    scatter: np.ndarray
+    """Expected sum of squares about that line, from the same, rad^2; likewise."""
 
 
 def solve(
@@ -56,7 +57,7 @@ def solve(
     *,
     coherence: np.ndarray | None = None,
     constants: np.ndarray | None = None,
-    weights: str = "none",
+    weights: str | np.ndarray = "none",
     robust: str = "none",
     gaps: str = "nan",
     years: np.ndarray | None = None,
@@ -79,8 +80,9 @@ def solve(
         For weights and errors; NaN counts as 0.05.
     constants : numpy.ndarray, float64, shape (pairs,), optional
         Taken off the phase, rad; NaN = leave the pair out.
-    weights : {"none", "coherence", "variance"}
-        w = 1, g, or g^2 / (1 - g^2), of coherence g clipped to 0.05..0.99.
+    weights : {"none", "coherence", "variance"} or numpy.ndarray, float32
+        w = 1, g, or g^2 / (1 - g^2), of coherence g clipped to 0.05..0.99; or w itself,
+        shape (pairs, pixels), a pair of weight zero being left out.
     robust : {"none", "l1", "huber"}
         Minimise weighted absolute values, or Huber's loss with the corner at 1.345
         standard deviations (from the median residual of the pixel), instead of squares,
@@ -106,15 +108,18 @@ def solve(
     pairs, pixels = phase.shape
     dates = plan.order.size + (plan.origin >= 0)
     series = np.zeros((dates, pixels), "float32")
-    maps = np.zeros((7 if errors else 5, pixels), "float32")
+    maps = np.zeros((6 if errors else 4, pixels), "float32")
     deviations = np.zeros((dates, pixels) if errors else (1, 1), "float32")
-    nothing = np.ones((1, 1), "float32")
+    if isinstance(weights, str):
+        way, worth = WEIGHTS[weights], coherence
+    else:
+        way, worth = GIVEN, weights
+    nothing = np.empty((0, pixels), "float32")
     _solve_tiles(
         phase,
-        nothing if coherence is None else coherence,
-        coherence is not None,
+        nothing if worth is None else worth,
         np.zeros(pairs) if constants is None else np.asarray(constants, "float64"),
-        WEIGHTS[weights],
+        way,
         LOSSES[robust],
         GAPS[gaps],
         arrays(plan),
@@ -132,7 +137,7 @@ def solve(
         series,
         *maps[:2],
         *(maps[k].astype("int32") for k in (2, 3)),
-        *((deviations, maps[4], maps[5]) if errors else ()),
+        *((deviations, maps[4], maps[5]) if errors else [np.empty(0, "float32")] * 3),
     )
 
 
@@ -149,7 +154,6 @@ def scratch_memory(plan: Elimination, pairs: int, *, errors: bool = True) -> int
 def _solve_tiles(
     phase,
     coherence,
-    has_coherence,
     constants,
     way,
     loss,
@@ -227,7 +231,7 @@ def _solve_tiles(
                     if origin >= 0:
                         series[origin, base + p] = np.nan
         if errors:
-            pair_variance(coherence, has_coherence, base, pixels, y, w, variance)
+            pair_variance(coherence, way, base, w, variance)
             weighted_squares(work[0], w, variance, sums[4])
             scale = scale_of(sums[4], sums[3], missing, count)
             _propagate(

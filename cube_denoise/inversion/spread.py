@@ -10,6 +10,7 @@ the recurrences for the diagonal of the inverse of a factored matrix (Takahashi 
 import numpy as np
 
 from cube_denoise.inversion.kernel import (
+    GIVEN,
     HIGHEST,
     LOWEST,
     NAN,
@@ -21,13 +22,19 @@ from cube_denoise.inversion.lanes import LANES
 
 
 @_compiled
-def pair_variance(coherence, has_coherence, base, width, y, w, variance):
-    """Phase variance of the pairs, up to a factor: (1 - g^2) / g^2 (Cramer-Rao)."""
-    count = min(LANES, width - base)
+def pair_variance(coherence, way, base, w, variance):
+    """Phase variance of the pairs, up to a factor: (1 - g^2) / g^2 (Cramer-Rao).
+
+    Where weights were given, their inverse; where there is no coherence, 1.
+    """
+    count = min(LANES, coherence.shape[1] - base)
     for m in range(w.shape[0]):
-        into = variance[m]
+        into, weight = variance[m], w[m]
         into[:] = ONE
-        if has_coherence:
+        if way == GIVEN:
+            for p in range(LANES):
+                into[p] = ONE / weight[p] if weight[p] > ZERO else ONE
+        elif coherence.shape[0] == w.shape[0]:
             for p in range(count):
                 g = coherence[m, base + p]
                 g = g if g > LOWEST else LOWEST
@@ -158,7 +165,7 @@ def of_combination(plan, w, variance, state, combination, solution, found):
 
 @_compiled
 def scale_of(chi2, pairs, missing, count):
-    """Factor of `variance` from the residuals: chi2 over redundancy; NaN without any."""
+    """Factor of `variance`: chi2 over redundancy; NaN without any."""
     found = np.empty(LANES)
     for p in range(LANES):
         redundancy = pairs[p] - (count - missing[p])

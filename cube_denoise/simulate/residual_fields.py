@@ -109,11 +109,10 @@ def _median(values: np.ndarray) -> float:
 
 
 def _dates(network: Network, phase: np.ndarray) -> np.ndarray:
-    """Phase of the dates, rad, float64, shape (dates, pixels); NaN = not linked."""
-    valid = np.isfinite(phase)
-    linked = network.linked(valid) & valid.any(0)
-    filled = np.where(valid, phase, 0.0).astype("float64")
-    return network.solve(filled, valid.astype("float64"), linked)
+    """Phase of the dates, rad, shape (dates, pixels); NaN = not linked."""
+    from cube_denoise.inversion.solver import solve
+
+    return solve(np.ascontiguousarray(phase, "float32"), network.plan).phase
 
 
 def _residual(series: np.ndarray, G: np.ndarray) -> np.ndarray:
