@@ -4,8 +4,8 @@ Training and inference go through the same functions. Statistics come from the w
 pair (`five_numbers`), never from the block at hand.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,9 @@ MAX_SAMPLES = 1 << 20
 
 
 SAMPLE = 1 << 13
-"""Values that tell roughly where a quantile lies."""
+"""Values, about, that tell roughly where a quantile lies."""
+PIECE = 1 << 16
+"""Values that are looked at together."""
 
 
 class Scaling(NamedTuple):
@@ -50,32 +52,70 @@ def five_numbers(values: np.ndarray) -> np.ndarray:
     numpy.ndarray, float32, shape (5,)
         Unit of `values`; levels are `conventions.QUANTILE_LEVELS`.
     """
-    finite = values[np.isfinite(values)]
-    if finite.size == 0:
+    values = np.ravel(values)
+    if values.size == 0:
         return np.full(len(QUANTILE_LEVELS), np.nan, "float32")
-    inner = [_quantile(finite, level) for level in QUANTILE_LEVELS[1:-1]]
-    return np.array([finite.min(), *inner, finite.max()], "float32")
+    ends = [np.fmin.reduce(values), np.fmax.reduce(values)]
+    if np.isinf(ends).any():
+        return five_numbers(values[np.isfinite(values)])
+    count = int(sum(np.count_nonzero(p == p) for p in _pieces(values)))
+    if count == 0:
+        return np.full(len(QUANTILE_LEVELS), np.nan, "float32")
+    inner = _quantiles(values, count, QUANTILE_LEVELS[1:-1])
+    return np.array([ends[0], *inner, ends[1]], "float32")
 
 
-def _quantile(values: np.ndarray, level: float) -> float:
-    """`numpy.quantile`, to the bit, but quicker: only values near it are ordered.
+def _pieces(values: np.ndarray) -> Iterator[np.ndarray]:
+    """Parts of a long vector that the processor's cache holds."""
+    for begin in range(0, values.size, PIECE):
+        yield values[begin : begin + PIECE]
 
-    A regular sample tells between which values it lies; if it told wrong, all values
-    are ordered.
+
+def _quantiles(
+    values: np.ndarray, count: int, levels: Sequence[float]
+) -> list[np.floating[Any]]:
+    """Quantiles of the `count` values that are not NaN.
+
+    They are those of `numpy.quantile`, to the bit, but quicker: only values near them
+    are ordered. A sample tells between which values they lie; if it told wrong, all
+    values are ordered.
     """
-    if values.size < 4 * SAMPLE:
-        return float(np.quantile(values, level))
-    few = np.sort(values[:: values.size // SAMPLE])
-    middle, reach = int(level * few.size), few.size // 40
-    low, high = few[middle - reach], few[middle + reach]
-    above = values >= low
-    near = values[above & (values <= high)]
-    position = level * (values.size - 1)
-    first = int(position) - (values.size - int(np.count_nonzero(above)))
+    # An odd step takes from every column of a map whose width is a power of two.
+    few = np.sort(values[:: values.size // SAMPLE | 1])
+    few = few[: few.size - np.count_nonzero(np.isnan(few))]
+    reach = SAMPLE // 80
+    if min(few.size, count // 4) < SAMPLE // 4:
+        known = values[~np.isnan(values)]
+        return [np.quantile(known, level) for level in levels]
+    middles = [int(level * few.size) for level in levels]
+    bounds = [(few[m - reach], few[m + reach]) for m in middles]
+    reached = [0] * len(levels)
+    near: list[list[np.ndarray]] = [[] for _ in levels]
+    masks = np.empty((2, PIECE), bool)
+    for piece in _pieces(values):
+        inside, below = masks[:, : piece.size]
+        for k, (low, high) in enumerate(bounds):
+            np.greater_equal(piece, low, out=inside)
+            reached[k] += int(np.count_nonzero(inside))
+            np.logical_and(inside, np.less_equal(piece, high, out=below), out=inside)
+            near[k].append(piece[inside])
+    return [
+        _quantile(values, np.concatenate(near[k]), count, count - reached[k], level)
+        for k, level in enumerate(levels)
+    ]
+
+
+def _quantile(
+    values: np.ndarray, near: np.ndarray, count: int, below: int, level: float
+) -> np.floating[Any]:
+    """Quantile of `count` values, of which `below` are less than all of `near`."""
+    position = level * (count - 1)
+    first = int(position) - below
     if not 0 <= first < near.size - 1:
-        return float(np.quantile(values, level))
-    near.partition((first, first + 1))
-    return float(np.quantile(near[first : first + 2], position - int(position)))
+        return np.quantile(values[~np.isnan(values)], level)
+    near.partition(first)
+    pair = np.array([near[first], near[first + 1 :].min()])
+    return np.quantile(pair, position - int(position))
 
 
 def scaling(kind: str, quantiles: np.ndarray) -> Scaling:

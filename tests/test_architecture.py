@@ -38,8 +38,9 @@ FLOORS = (
     "simulate.recipes.autoencoder_paper simulate.recipes.dncnn_paper "
     "simulate.recipes.poster_sources simulate.recipes.recipe "
     "simulate.recipes.stacks simulate.scene simulate.stack simulate.transplant "
-    "stac_item stac_source store store.answers store.drafting store.layout "
-    "store.owners store.plain store.repository store.shards store.staging "
+    "stac_item stac_source store store.answers store.drafting store.filling "
+    "store.layout store.owners store.plain store.repository store.shards "
+    "store.staging "
     "store.upkeep time_fit rate_error velocity",
     # 3: what is done to a cube.
     "append catalog changes charts correct cube_fit dataset evaluate.columns "
@@ -162,7 +163,7 @@ def test_only_store_writes_zarr() -> None:
     writing = {p for p in FILES if writing_calls(p.read_text())}
     names = {p.stem for p in writing & inside}
     moving = {"repository", "owners"}  # branches only
-    assert names == {"layout", "staging", "drafting", "plain", *moving}
+    assert names == {"layout", "staging", "filling", "drafting", "plain", *moving}
     assert not writing - inside
 
 

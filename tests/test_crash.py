@@ -52,7 +52,7 @@ def slow_task(self, task):
 
 after(store.Stage, "_resume_or_start", lambda s: say("begin", s.tasks_done))
 after(store.Stage, "_commit", lambda s, *a: say("staged", s.tasks_done))
-after(staging._Fill, "__call__", slow_task)
+after(staging.Fill, "__call__", slow_task)
 reset = icechunk.Repository.reset_branch
 def reset_branch(self, branch, *args, **options):
     if branch == "main":
@@ -121,8 +121,9 @@ def count_tasks(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     original = Workers.run
 
     def run(self: Workers, function: Any, tasks: Any) -> Any:
-        done.extend(tasks)
-        return original(self, function, tasks)
+        given = list(tasks)
+        done.extend(given)
+        return original(self, function, given)
 
     monkeypatch.setattr(Workers, "run", run)
     return done

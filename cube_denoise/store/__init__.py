@@ -9,6 +9,7 @@ there alone: a copy here could be set without effect.
 """
 
 from cube_denoise.store.drafting import Draft, draft
+from cube_denoise.store.filling import SkipTask, Work
 from cube_denoise.store.layout import (
     CHUNK,
     PAIR_TIMES,
@@ -35,7 +36,7 @@ from cube_denoise.store.repository import (
     storage,
     visible_branches,
 )
-from cube_denoise.store.staging import SkipTask, Stage, Work, fingerprint, stage
+from cube_denoise.store.staging import Stage, fingerprint, stage
 from cube_denoise.store.upkeep import Upkeep, maintain, rollback
 
 __all__ = [

@@ -32,13 +32,7 @@ CHUNK, SHARD = 256, 1024
 """Pixels a side of the unit of reading and of writing of pair layers."""
 SERIES_CHUNK = 64
 """Pixels a side of a chunk of the displacement series, which holds all dates."""
-TASK_WRITTEN = (
-    "unwrapped_phase",
-    "coherence",
-    "corrected_phase",
-    "phase_quantiles",
-    "valid_fraction",
-)
+TASK_WRITTEN = ("unwrapped_phase", "coherence", "corrected_phase")
 """Variables along ``pair`` that tasks write, one pair each."""
 EPOCH = "seconds since 1970-01-01T00:00:00"
 PAIR_TIMES = ("reference_time", "secondary_time")

@@ -5,21 +5,19 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import icechunk
-import numpy as np
 import xarray as xr
 import zarr
 
-from cube_denoise.blocks import Window, variable_window
 from cube_denoise.cluster import Workers
 from cube_denoise.progress import Advance
 from cube_denoise.store import owners
+from cube_denoise.store.filling import Fill, Part, Work, write_summaries
 from cube_denoise.store.repository import (
     CubeChangedError,
     CubeError,
@@ -34,14 +32,6 @@ log = logging.getLogger(__name__)
 
 COMMIT_SECONDS = 30.0
 """Staged work is committed this often, which bounds what a crash can cost."""
-
-
-class SkipTask(Exception):  # noqa: N818
-    """Raised in a task that can give nothing, with the reason; the others go on."""
-
-
-Work = Callable[[xr.Dataset, Any], Iterable[tuple[Window, Mapping[str, np.ndarray]]]]
-"""What a worker does for one task: see `Stage.fill`."""
 
 
 def fingerprint(details: Mapping[str, Any]) -> str:
@@ -165,27 +155,24 @@ class Stage:
         amount : callable
             Amount of work of a task.
         """
-        todo = list(tasks[self.tasks_done :])
         advance(sum(amount(task) for task in tasks[: self.tasks_done]))
-        wave = 4 * workers.count
-        while todo:
+        while self.tasks_done < len(tasks):
             session = self.repository.writable_session(self.name)
-            do = _Fill(self.url, session.snapshot_id, session.fork(), work)
+            do = Fill(self.url, session.snapshot_id, session.fork(), work)
             forks: dict[int, Any] = {}
-            started, finished = time.monotonic(), 0
-            while todo and (not finished or not _due(started)):
-                now, todo = todo[:wave], todo[wave:]
-                position = {
-                    id(task): self.tasks_done + finished + k
-                    for k, task in enumerate(now)
-                }
-                for task, (fork, reason) in workers.run(do, now):
-                    forks[id(fork)] = fork
-                    if reason is not None:
-                        self.skipped[position[id(task)]] = reason
-                    advance(amount(task))
-                finished += len(now)
+            summaries: list[Part] = []
+            given = _until_due(range(self.tasks_done, len(tasks)))
+            numbered = ((k, tasks[k]) for k in given)
+            finished = 0
+            for (k, task), done in workers.run(do, numbered):
+                forks[id(done.fork)] = done.fork
+                summaries += done.summaries
+                if done.reason is not None:
+                    self.skipped[k] = done.reason
+                advance(amount(task))
+                finished += 1
             session.merge(*forks.values())
+            write_summaries(session, summaries)
             self.tasks_done += finished
             if session.has_uncommitted_changes:  # not if every task was skipped
                 self._commit(session, f"{self.tasks_done} of {len(tasks)} blocks")
@@ -246,30 +233,17 @@ def add_to_history(root: zarr.Group, what: str) -> None:
     root.attrs["history"] = f"{earlier}\n{line}" if earlier else line
 
 
+def _until_due(positions: Iterable[int]) -> Iterator[int]:
+    """One position at least, then others until it is time to commit."""
+    started = time.monotonic()
+    for k in positions:
+        yield k
+        if _due(started):
+            return
+
+
 def _due(started: float) -> bool:
     return time.monotonic() - started >= COMMIT_SECONDS
-
-
-@dataclass(frozen=True)
-class _Fill:
-    """Do one task and write what it gives into a forked session; runs in a worker."""
-
-    url: str
-    snapshot: str
-    fork: Any
-    work: Work
-
-    def __call__(self, task: Any) -> tuple[Any, str | None]:
-        cube = open_snapshot(self.url, self.snapshot)
-        root = zarr.open_group(self.fork.store, mode="r+")
-        try:
-            for window, arrays in self.work(cube, task):
-                for name, values in arrays.items():
-                    array: Any = root[name]
-                    array[variable_window(name, window)] = values
-        except SkipTask as reason:
-            return self.fork, str(reason)
-        return self.fork, None
 
 
 @contextmanager
