@@ -12,8 +12,6 @@ from cube_denoise.network import Network
 
 STRIP = 4096
 """Pixels that the memory pass adds up at a time: 16 kB, in the first cache."""
-AT_ONCE = 2048
-"""Pixels solved at a time."""
 
 
 def solve_ours(
@@ -35,20 +33,8 @@ def solve_ours(
     threads : int
     """
     plan = Network(first, second, int(second.max()) + 1, 0).plan
-    series = np.empty((plan.order.size + 1, phase.shape[1]), "float32")
-
-    def part(which: slice) -> None:
-        series[:, which] = solve(
-            np.ascontiguousarray(phase[:, which]),
-            plan,
-            weights="none"
-            if weights is None
-            else np.ascontiguousarray(weights[:, which]),
-            quality=False,
-        ).phase
-
-    _in_threads(part, spans(phase.shape[1], AT_ONCE), threads)
-    return series
+    way = "none" if weights is None else weights
+    return solve(phase, plan, weights=way, quality=False, threads=threads).phase
 
 
 def bandwidth(first: np.ndarray, second: np.ndarray, dates: int) -> int:

@@ -171,6 +171,8 @@ def test_a_pixel_does_not_depend_on_its_neighbours():
         options = {"weights": "variance", "robust": robust, "gaps": "linear"}
         options |= {"years": years, "errors": True}
         whole = solve(phase, plan, coherence=coherence, **options)
+        shared = solve(phase, plan, coherence=coherence, threads=3, **options)
+        np.testing.assert_array_equal(shared.phase, whole.phase)
         for cut in (slice(5, 6), slice(60, 130)):
             part = solve(
                 np.ascontiguousarray(phase[:, cut]),

@@ -1,6 +1,8 @@
 """Pixels of a network solved for its dates: NumPy in, NumPy out."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -63,6 +65,7 @@ def solve(
     years: np.ndarray | None = None,
     quality: bool = True,
     errors: bool = False,
+    threads: int = 1,
 ) -> Solution:
     r"""Weighted least-squares phase of the dates, each pixel by itself.
 
@@ -100,6 +103,8 @@ def solve(
         residuals of the pixel's redundant pairs. That holds decorrelation, but not
         the atmosphere, which pairs of common dates share and residuals do not show.
         NaN where pairs are not redundant.
+    threads : int
+        Among which the pixels are shared; no effect on the numbers.
 
     Returns
     -------
@@ -115,7 +120,10 @@ def solve(
     else:
         way, worth = GIVEN, weights
     nothing = np.empty((0, pixels), "float32")
-    _solve_tiles(
+    tiles = -(-pixels // LANES)
+    edges = [min(pixels, LANES * (tiles * k // threads)) for k in range(threads + 1)]
+    work = partial(
+        _solve_tiles,
         phase,
         nothing if worth is None else worth,
         np.zeros(pairs) if constants is None else np.asarray(constants, "float64"),
@@ -133,6 +141,12 @@ def solve(
         maps,
         deviations,
     )
+    edges[-1] = pixels
+    if threads == 1:
+        work(0, pixels)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(work, edges[:-1], edges[1:]))
     return Solution(
         series,
         *maps[:2],
@@ -168,9 +182,14 @@ def _solve_tiles(
     series,
     maps,
     deviations,
+    begin,
+    end,
 ):
-    """Solve all pixels, `LANES` at a time; fills `series`, `maps` and `deviations`."""
-    pairs, pixels = phase.shape
+    """Solve the pixels `begin` to `end`, `LANES` at a time.
+
+    Fills `series`, `maps` and `deviations`; `begin` is a multiple of `LANES`.
+    """
+    pairs = phase.shape[0]
     entries, count = plan[1].size, plan[0].size - 1
     potentials = entries + count
     y = np.empty((pairs, LANES), np.float32)
@@ -182,8 +201,8 @@ def _solve_tiles(
     linked = np.empty((count, LANES), np.bool_)
     sums = np.empty((5, LANES))
     missing = np.empty(LANES)
-    for base in range(0, pixels, LANES):
-        size = min(LANES, pixels - base)
+    for base in range(begin, end, LANES):
+        size = min(LANES, end - base)
         stage(phase, coherence, constants, way, base, y, w)
         state[:] = 0.0
         broken = forward(plan, y, w, state, 0, count)
