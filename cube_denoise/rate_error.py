@@ -52,7 +52,7 @@ class Inflation:
     That of a single series scatters, and the interval is too short more often than it
     is too long. So the place u of r between its ends (0 to 1) is raised by
     :math:`2 N^{-1/2} u (1 - u)`: this project's choice, with which 68 % intervals held
-    63 to 73 % of simulated truths for correlation times up to a tenth of the span.
+    63 to 73 % of simulated truths for correlation times up to a quarter of the span.
     """
 
     counts: np.ndarray
