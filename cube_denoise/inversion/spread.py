@@ -49,12 +49,25 @@ def diagonal(plan, w, variance, state, found):
     `state` is as `forward` left it: ratios and the inverse of the sums. Positions that
     are not linked get numbers without meaning.
     """
+    entries, count = plan[1].size, plan[0].size - 1
+    slope = np.zeros((entries + count, LANES))
+    turned = np.zeros((entries + count, LANES))
+    slopes(plan, w, variance, state, slope, turned, 0, count)
+    variances(plan, state, turned, found)
+
+
+@_compiled
+def slopes(plan, w, variance, state, slope, turned, k_from, k_to):
+    """Derivatives by e of the elimination of the positions `k_from` to `k_to`.
+
+    `slope` holds those of the entries and of the conductances to ground, and gathers
+    those that the elimination adds; `turned` gets those of the ratios and of the
+    inverse sums.
+    """
     start, others, mesh_start, mesh, pairs_from, pair, _, _, into = plan
     entries, count = others.size, start.size - 1
-    slope = np.zeros((entries + count, LANES))  # of entries and ground conductances
-    turned = np.zeros((entries + count, LANES))  # of ratios, and inverse sums
     total = np.empty(LANES)
-    for k in range(count):
+    for k in range(k_from, k_to):
         for i in range(pairs_from[k], pairs_from[k + 1]):
             row, weight, v = slope[into[i]], w[pair[i]], variance[pair[i]]
             for p in range(LANES):
@@ -89,6 +102,13 @@ def diagonal(plan, w, variance, state, found):
                         ratio_slope[p] * second[p] * total[p]
                         + ratio[p] * second_slope[p]
                     )
+
+
+@_compiled
+def variances(plan, state, turned, found):
+    """`diagonal`, given what `slopes` found."""
+    start, others, mesh_start, mesh = plan[:4]
+    entries, count = others.size, start.size - 1
     covariance = np.zeros((entries, LANES))
     covariance_slope = np.zeros((entries, LANES))
     variance_of, variance_slope = np.zeros((count, LANES)), found
@@ -125,42 +145,47 @@ def diagonal(plan, w, variance, state, found):
 
 
 @_compiled
-def of_combination(plan, w, variance, state, combination, solution, found):
-    """Variance of sums of the positions' phases, up to the factor of `variance`.
+def respond(plan, state, x):
+    """Solve for the potentials that currents in rows of `x` make, in their place.
 
-    The coefficients are in `combination`, shape (positions, LANES); `solution` is work
-    space with one more row.
+    `x` has one more row, of the origin.
     """
     start, others = plan[0], plan[1]
-    pair, early, late = plan[5], plan[6], plan[7]
     entries, count = others.size, start.size - 1
     for k in range(count):
-        here, given = solution[k], combination[k]
-        for p in range(LANES):
-            here[p] = given[p]
-    for k in range(count):
-        here, inverse = solution[k], state[entries + 2 * count + 1 + k]
+        here, inverse = x[k], state[entries + 2 * count + 1 + k]
         for a in range(start[k], start[k + 1]):
-            ratio, later = state[a], solution[others[a]]
+            ratio, later = state[a], x[others[a]]
             for p in range(LANES):
                 later[p] += ratio[p] * here[p]
         for p in range(LANES):
             here[p] *= inverse[p]
     for k in range(count - 1, -1, -1):
-        here = solution[k]
+        here = x[k]
         for a in range(start[k], start[k + 1]):
-            ratio, later = state[a], solution[others[a]]
+            ratio, later = state[a], x[others[a]]
             for p in range(LANES):
                 here[p] += ratio[p] * later[p]
-    solution[count] = 0.0
+    x[count] = 0.0
+
+
+@_compiled
+def add_products(plan, w, variance, one, two, found):
+    """Covariance of two sums of dates, from what `respond` made of their coefficients.
+
+    Up to the factor of `variance`.
+    """
+    pair, early, late = plan[5], plan[6], plan[7]
+    potentials = plan[1].size + plan[0].size - 1
     found[:] = 0.0
     for i in range(pair.size):
-        one = solution[late[i] - entries - count]
-        two = solution[early[i] - entries - count]
+        a, b = early[i] - potentials, late[i] - potentials
         weight, v = w[pair[i]], variance[pair[i]]
+        one_a, one_b, two_a, two_b = one[a], one[b], two[a], two[b]
         for p in range(LANES):
-            fed = np.float64(weight[p]) * (one[p] - two[p])
-            found[p] += fed * fed * np.float64(v[p])
+            g = np.float64(weight[p])
+            product = (one_b[p] - one_a[p]) * (two_b[p] - two_a[p])
+            found[p] += g * g * np.float64(v[p]) * product
 
 
 @_compiled
