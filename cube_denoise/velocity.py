@@ -147,7 +147,7 @@ def fit_velocity(
     Examples
     --------
     >>> rate, _ = fit_velocity(np.array([0.0, np.nan, 0.02]), np.array([0.0, 0.5, 1.0]))
-    >>> float(rate)
+    >>> round(float(rate), 9)
     0.02
     """
     displacement, years = np.asarray(displacement), np.asarray(years, "float64")
