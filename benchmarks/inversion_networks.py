@@ -33,7 +33,7 @@ class Networks:
 
 NETWORKS = {
     False: Networks((60, 200, 400), (3, 6, 10), 16_000_000, 5),
-    True: Networks((40, 60), (3,), 400_000, 1),
+    True: Networks((60,), (3,), 400_000, 1),
 }
 """By ``--quick``."""
 

@@ -10,8 +10,8 @@ from cube_denoise.blocks import spans
 from cube_denoise.inversion.solver import solve
 from cube_denoise.network import Network
 
-STRIP = 4096
-"""Pixels that the memory pass adds up at a time: 16 kB, in the first cache."""
+STRIP = 65536
+"""Pixels that the memory pass adds up at a time: 256 kB, in the second cache."""
 
 
 def solve_ours(
@@ -62,17 +62,28 @@ def _pass(
 ) -> None:
     total = np.empty(STRIP, np.float32)
     for left in range(start, stop, STRIP):
-        count = min(STRIP, stop - left)
+        right = min(left + STRIP, stop)
         total[:] = 0
         for pair in range(phase.shape[0]):
-            for k in range(count):
-                total[k] += phase[pair, left + k]
-        for pair in range(weights.shape[0]):
-            for k in range(count):
-                total[k] += weights[pair, left + k]
+            row = phase[pair, left:right]
+            if weights.shape[0] > 0:
+                _add_product(row, weights[pair, left:right], total)
+            else:
+                _add(row, total)
         for date in range(series.shape[0]):
-            for k in range(count):
-                series[date, left + k] = total[k]
+            series[date, left:right] = total[: right - left]
+
+
+@numba.njit(nogil=True, fastmath=True, cache=True)
+def _add(row: np.ndarray, total: np.ndarray) -> None:
+    for k in range(row.size):
+        total[k] += row[k]
+
+
+@numba.njit(nogil=True, fastmath=True, cache=True)
+def _add_product(row: np.ndarray, by: np.ndarray, total: np.ndarray) -> None:
+    for k in range(row.size):
+        total[k] += row[k] * by[k]
 
 
 def _in_threads(

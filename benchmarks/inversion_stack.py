@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from cube_denoise.network import Network
-
 LOOKS = 10
 """Independent looks of every pixel: phase noise of a coherence."""
 STEP = 12
@@ -60,8 +58,18 @@ class Stack:
 
     def linked(self) -> np.ndarray:
         """Pixels whose valid pairs link all dates."""
-        network = Network(self.first, self.second, self.dates, 0)
-        return network.linked(np.isfinite(self.phase)).all(0)
+        there = np.isfinite(self.phase)
+        reached = np.zeros((self.dates, there.shape[1]), bool)
+        reached[0] = True
+        sweep = list(zip(there, self.first, self.second, strict=True))
+        before = -1
+        while reached.sum() > before:
+            before = reached.sum()
+            for pair, i, j in (*sweep, *sweep[::-1]):
+                either = (reached[i] | reached[j]) & pair
+                reached[i] |= either
+                reached[j] |= either
+        return reached.all(0)
 
     def with_gaps(self, kind: str, seed: int = 1) -> "Stack":
         """The same with pairs missing in a third of the pixels.

@@ -45,6 +45,8 @@ def write_hdf5(stack: Stack, path: Path) -> None:
             "WAVELENGTH": WAVELENGTH,
             "UNIT": "radian",
             "PROCESSOR": "isce",
+            "ALOOKS": 1,
+            "RLOOKS": 1,
             "START_DATE": days[0].decode(),
             "END_DATE": days[-1].decode(),
             "REF_DATE": days[0].decode(),
