@@ -17,7 +17,8 @@ FLOORS = (
     # 1: outside packages only, or each other.
     "blocks closure cluster cluster_kinds cluster_workers conditions conventions "
     "cycle_search device gaps grid interferogram "
-    "inversion inversion.elimination inversion.gaps inversion.kernel inversion.lanes "
+    "inversion inversion.elimination inversion.gaps inversion.incremental "
+    "inversion.kernel inversion.lanes "
     "inversion.robust inversion.solver inversion.spread models.dncnn models.zoo "
     "network normalise places progress raster_access same_pixels simulate.assembly simulate.atmosphere simulate.climate "
     "simulate.crack simulate.deformation simulate.ground simulate.ionosphere "
