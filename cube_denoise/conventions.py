@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 PAIR, TIME, Y, X = "pair", "time", "y", "x"
+PARAMETER = "parameter"
 
 SECONDS_PER_YEAR = 365.25 * 86400.0
 SPEED_OF_LIGHT = 299_792_458.0
@@ -102,6 +103,26 @@ VARIABLES: dict[str, Variable] = {
     ),
     "residual_rms": Variable(
         (Y, X), "float32", "rad", "root mean square of the pair residuals"
+    ),
+    "closure_rms": Variable(
+        (Y, X),
+        "float32",
+        "rad",
+        "root mean square closure of the triplets",
+        "of the phases inverted, before unwrapping errors are treated",
+    ),
+    "unwrapping_error_count": Variable(
+        (Y, X),
+        "int32",
+        "1",
+        "number of pairs corrected by whole cycles or left out for their closure",
+    ),
+    "model_parameters": Variable(
+        (PARAMETER, Y, X),
+        "float32",
+        "1",
+        "parameters of the time model",
+        "names and units are in the attributes names and parameter_units",
     ),
     "pair_count": Variable(
         (Y, X), "int32", "1", "number of pairs used in the inversion"

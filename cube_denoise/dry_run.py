@@ -28,7 +28,7 @@ from cube_denoise.estimate import (
 from cube_denoise.grid import regular_grid
 from cube_denoise.ingest import check_records, check_wavelength, plan_reading
 from cube_denoise.interferogram import Interferogram
-from cube_denoise.invert import check_inversion
+from cube_denoise.invert import Settings, check_inversion
 from cube_denoise.pipeline import (
     Allow,
     find,
@@ -237,13 +237,13 @@ def _invert(cube: xr.Dataset, rates: Rates, options: Mapping[str, Any]) -> StepE
     asked, area = inversion_options(**options)
     if not inversion_is_due(cube, asked):
         return StepEstimate("invert", done=cube.sizes[PAIR])
-    chosen = {name: asked[name] for name in ("weights", "variable", "robust", "gaps")}
-    variable = check_inversion(cube, **chosen)
+    settings = Settings(**asked["settings"])
+    variable = check_inversion(cube, settings, asked["variable"])
     if area is not None:
         checked_area(area, cube)
     return estimate_inversion(
         cube,
-        weights=asked["weights"],
+        weights=settings.weights,
         variable=variable,
         chosen=area is None,
         rates=rates,

@@ -2,22 +2,29 @@
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from cube_denoise.blocks import BlockJob, Window, lazy, spans, windows
 from cube_denoise.conventions import (
+    PARAMETER,
     TIME,
     VARIABLES,
     X,
     Y,
     phase_to_displacement,
-    years_since,
 )
 from cube_denoise.inversion.elimination import Elimination
-from cube_denoise.network import Network, connected_subsets, pair_indices
+from cube_denoise.network import (
+    Network,
+    closure_triplets,
+    connected_subsets,
+    pair_indices,
+)
 from cube_denoise.reference import (
     ReferenceArea,
     checked_area,
@@ -26,17 +33,20 @@ from cube_denoise.reference import (
     read_window,
     reference_phase,
 )
-from cube_denoise.velocity import fit_velocity
+from cube_denoise.time_models import Design, TimeModel
+from cube_denoise.unwrapping import loop_constants
+from cube_denoise.velocity import STATEMENTS, UNCERTAINTIES, fit_model
 
 SERIES = ("displacement", "displacement_std")
 MAPS = (
     *("velocity", "velocity_std", "temporal_coherence", "residual_rms"),
-    *("pair_count", "gap_count"),
+    *("closure_rms", "pair_count", "gap_count"),
 )
 OUTPUTS = (*SERIES, *MAPS)
 WEIGHTS = ("none", "coherence", "variance")
 ROBUST = ("none", "l1", "huber")
 GAPS = ("nan", "linear")
+UNWRAPPING = ("none", "mask", "correct")
 
 
 def invert(
@@ -45,6 +55,9 @@ def invert(
     weights: str = "coherence",
     robust: str = "none",
     gaps: str = "nan",
+    unwrapping: str = "none",
+    model: TimeModel | str = "linear",
+    uncertainty: str = "effective",
     reference: Mapping[str, slice] | ReferenceArea | None = None,
     variable: str | None = None,
     block: int = 256,
@@ -78,6 +91,14 @@ def invert(
         What a date becomes that a pixel's pairs do not link to the reference date: no
         data, or what the pixel's linear model says, as in the limit of a vanishing
         constraint of NSBAS (`inversion.gaps.bridge`).
+    unwrapping : {"none", "mask", "correct"}
+        What is done to pairs whose triplets do not close by whole cycles: nothing; they
+        are left out; or the fewest cycles that close them are added where they are
+        unique, and the rest is left out (`closure.unwrapping_cycles`).
+    model : TimeModel or str
+        Terms of the fit that gives the velocity (`time_models.TimeModel.parse`).
+    uncertainty : {"effective", "residual", "bootstrap"}
+        How the residuals of that fit become `velocity_std` (`velocity.fit_model`).
     reference : ReferenceArea or mapping with slices "y" and "x", optional
         Reference area, pixel indices; None = `choose_reference`, which reads the cube
         once.
@@ -94,10 +115,14 @@ def invert(
         the attribute ``reference_time``. ``displacement_std``, m, of the same from the
         coherence of the pairs and the residuals' size (`inversion.solver.solve`,
         `errors`). On (y, x): ``velocity`` and ``velocity_std``
-        (m/yr, see `velocity.fit_velocity` for what the latter leaves out),
+        (m/yr, see `velocity.fit_model` for what the latter holds),
         ``temporal_coherence`` |mean exp(j r)| and ``residual_rms`` (rad, unweighted) of
-        the residuals r of the pairs used, ``pair_count`` (pairs used) and ``gap_count``
-        (dates not linked to the reference date; -1 where no pair has data).
+        the residuals r of the pairs used, ``closure_rms`` of all triplets (rad, before
+        any correction), ``pair_count`` (pairs used) and ``gap_count`` (dates not linked
+        to the reference date; -1 where no pair has data). Where asked for,
+        ``unwrapping_error_count`` (pairs corrected or masked), and for a `model` of
+        more than a line ``model_parameters`` (parameter, y, x), with names in its
+        attributes.
 
     Raises
     ------
@@ -110,39 +135,74 @@ def invert(
         If the network is not connected, or a pair has no data in the reference area
         and is left out.
     """
-    job = _plan(cube, weights, robust, gaps, reference, variable, block)
+    settings = Settings(
+        weights=weights,
+        robust=robust,
+        gaps=gaps,
+        unwrapping=unwrapping,
+        model=str(model),
+        uncertainty=uncertainty,
+    )
+    job = _plan(cube, settings, reference, variable, block)
     return lazy(job, cube)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How an inversion is done; see `invert`.
+
+    Raises
+    ------
+    ValueError
+        If one is unknown.
+    """
+
+    weights: str = "coherence"
+    robust: str = "none"
+    gaps: str = "nan"
+    unwrapping: str = "none"
+    model: str = "linear"
+    uncertainty: str = "effective"
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("weights", WEIGHTS),
+            ("robust", ROBUST),
+            ("gaps", GAPS),
+            ("unwrapping", UNWRAPPING),
+            ("uncertainty", UNCERTAINTIES),
+        ):
+            value = getattr(self, name)
+            if value not in known:
+                raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
+        TimeModel.parse(self.model)
 
 
 def plan_inversion(
     cube: xr.Dataset,
     *,
-    weights: str = "coherence",
-    robust: str = "none",
-    gaps: str = "nan",
     reference: Mapping[str, slice] | ReferenceArea | None = None,
     variable: str | None = None,
     block: int = 256,
+    **settings: str,
 ) -> BlockJob:
     """`invert` as a plan of independent windows over (y, x); same options and errors.
 
     Reads the reference area now (the whole cube if it is to be chosen), the rest when
     the windows are computed.
     """
-    return _plan(cube, weights, robust, gaps, reference, variable, block)
+    return _plan(cube, Settings(**settings), reference, variable, block)
 
 
 def _plan(
     cube: xr.Dataset,
-    weights: str,
-    robust: str,
-    gaps: str,
+    settings: Settings,
     reference: Mapping[str, slice] | ReferenceArea | None,
     variable: str | None,
     block: int,
 ) -> BlockJob:
     """`plan_inversion`; warnings name the caller of the function that called this."""
-    variable = check_inversion(cube, weights, variable, robust=robust, gaps=gaps)
+    variable = check_inversion(cube, settings, variable)
     early, late = cube["reference_time"].values, cube["secondary_time"].values
     first, second, times = pair_indices(early, late)
 
@@ -170,50 +230,53 @@ def _plan(
     origin = int(np.searchsorted(times, subsets[0][0]))
     attributes = {
         "phase_variable": variable,
-        "weights": weights,
-        "robust": robust,
-        "gaps": gaps,
+        **asdict(settings),
         "reference_rows": [area.y.start, area.y.stop],
         "reference_columns": [area.x.start, area.x.stop],
         "reference_time": str(times[origin]),
     }
+    design = TimeModel.parse(settings.model).design(times)
+    triplets = closure_triplets(early, late)
+    loops = None
+    if settings.unwrapping != "none":
+        loops = loop_constants(cube, variable, constants, triplets)
+    outputs = [*OUTPUTS]
+    if settings.unwrapping != "none":
+        outputs.append("unwrapping_error_count")
+    told: dict[str, dict[str, Any]] = {name: dict(attributes) for name in outputs}
+    sizes = {TIME: times.size, Y: cube.sizes[Y], X: cube.sizes[X]}
+    if len(design.names) > 2:
+        outputs.append("model_parameters")
+        sizes[PARAMETER] = len(design.names)
+        told["model_parameters"] = attributes | {
+            "names": list(design.names),
+            "parameter_units": list(design.units),
+        }
+    told["velocity_std"]["comment"] = STATEMENTS[settings.uncertainty]
     return BlockJob(
-        outputs=OUTPUTS,
+        outputs=tuple(outputs),
         compute=partial(
             _invert_window,
             variable=variable,
-            weights=weights,
-            robust=robust,
-            gaps=gaps,
+            settings=settings,
             constants=constants,
             plan=Network(first, second, times.size, origin).plan,
-            years=years_since(times, times[0]),
+            design=design,
+            triplets=triplets,
+            loops=loops,
             wavelength=float(cube.attrs["wavelength"]),
         ),
         windows=windows(**inversion_cuts(cube, block)),
-        sizes={TIME: times.size, Y: cube.sizes[Y], X: cube.sizes[X]},
+        sizes=sizes,
         coords={TIME: times},
-        attributes=dict.fromkeys(OUTPUTS, attributes),
+        attributes=told,
     )
 
 
-def check_inversion(
-    cube: xr.Dataset,
-    weights: str,
-    variable: str | None,
-    *,
-    robust: str = "none",
-    gaps: str = "nan",
-) -> str:
+def check_inversion(cube: xr.Dataset, settings: Settings, variable: str | None) -> str:
     """Name of the variable to invert; errors as for `invert` but of the data."""
     variable = phase_variable(cube, variable)
-    for name, value, known in (
-        ("weights", weights, WEIGHTS),
-        ("robust", robust, ROBUST),
-        ("gaps", gaps, GAPS),
-    ):
-        if value not in known:
-            raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
+    weights = settings.weights
     if weights != "none" and "coherence" not in cube:
         raise ValueError(f"{weights=} needs the variable coherence: add it or use none")
     wavelength = cube.attrs.get("wavelength")
@@ -241,45 +304,63 @@ def _invert_window(
     window: Window,
     *,
     variable: str,
-    weights: str,
-    robust: str,
-    gaps: str,
+    settings: Settings,
     constants: np.ndarray,
     plan: Elimination,
-    years: np.ndarray,
+    design: Design,
+    triplets: np.ndarray,
+    loops: np.ndarray | None,
     wavelength: float,
 ) -> dict[str, np.ndarray]:
     """Compute the outputs of one window."""
+    from cube_denoise.closure import close_phase, closure_rms
     from cube_denoise.inversion.solver import solve
 
     phase = read_window(cube, variable, window)
     shape = phase.shape[1:]
     coherence = None
     if "coherence" in cube:
-        coherence = read_window(cube, "coherence", window)
+        coherence = _pixels(read_window(cube, "coherence", window))
+    referenced = (_pixels(phase) - constants[:, None]).astype("float32")
+    closed = close_phase(
+        referenced, triplets, unwrapping=settings.unwrapping, loop_constants=loops
+    )
     found = solve(
-        _pixels(phase),
+        closed.phase,
         plan,
-        coherence=None if coherence is None else _pixels(coherence),
-        constants=constants,
-        weights=weights,
-        robust=robust,
-        gaps=gaps,
-        years=years,
+        coherence=coherence,
+        weights=settings.weights,
+        robust=settings.robust,
+        gaps=settings.gaps,
+        years=design.years,
+        design=design,
         errors=True,
     )
     displacement = phase_to_displacement(found.phase, wavelength)
-    rate, rate_std = fit_velocity(displacement, years)
+    metres = float(phase_to_displacement(1.0, wavelength)) ** 2
+    fit = fit_model(
+        displacement,
+        design,
+        uncertainty=settings.uncertainty,
+        propagated=np.nan_to_num(found.rate_variance) * metres,
+        expected=np.nan_to_num(found.scatter) * metres,
+    )
     outputs: dict[str, np.ndarray] = {
         "displacement": displacement,
-        "displacement_std": abs(phase_to_displacement(found.phase_std, wavelength)),
-        "velocity": rate,
-        "velocity_std": rate_std,
+        "displacement_std": np.sqrt(metres) * found.phase_std,
+        "velocity": fit.velocity,
+        "velocity_std": fit.velocity_std,
         "temporal_coherence": found.temporal_coherence,
         "residual_rms": found.residual_rms,
+        "closure_rms": closure_rms(referenced, triplets),
         "pair_count": found.pair_count,
         "gap_count": found.gap_count,
     }
+    if settings.unwrapping != "none":
+        changed = (closed.cycles != 0) | closed.masked
+        outputs["unwrapping_error_count"] = changed.sum(0)
+    if len(design.names) > 2:
+        outputs["model_parameters"] = fit.parameters
     return {
         name: array.astype(VARIABLES[name].dtype, copy=False).reshape(
             *array.shape[:-1], *shape

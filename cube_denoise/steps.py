@@ -3,7 +3,7 @@
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from cube_denoise.cluster import Workers
 from cube_denoise.conventions import PAIR, VARIABLES, X, Y, pair_label
 from cube_denoise.correct import PASSED_THROUGH, plan_correction
 from cube_denoise.corrections import Correction, find_correction
-from cube_denoise.invert import plan_inversion
+from cube_denoise.invert import Settings, plan_inversion
 from cube_denoise.progress import progress
 from cube_denoise.state import (
     inversion_is_due,
@@ -153,6 +153,9 @@ def invert_cube(
     weights: str = "coherence",
     robust: str = "none",
     gaps: str = "nan",
+    unwrapping: str = "none",
+    model: str = "linear",
+    uncertainty: str = "effective",
     reference: Mapping[str, Any] | None = None,
     variable: str | None = None,
     workers: Workers | None = None,
@@ -163,7 +166,7 @@ def invert_cube(
     ----------
     url, branch, workers
         As for `correct_cube`.
-    weights, robust, gaps, reference, variable
+    weights, robust, gaps, unwrapping, model, uncertainty, reference, variable
         See `invert.invert`; the limits of `reference` may be lists of two.
 
     Returns
@@ -180,6 +183,9 @@ def invert_cube(
         weights=weights,
         robust=robust,
         gaps=gaps,
+        unwrapping=unwrapping,
+        model=model,
+        uncertainty=uncertainty,
         reference=reference,
         variable=variable,
     )
@@ -191,9 +197,7 @@ def invert_cube(
         partial(
             plan_inversion,
             cube,
-            weights=weights,
-            robust=robust,
-            gaps=gaps,
+            **asked["settings"],
             reference=area,
             variable=variable,
             block=store.writing_unit(cube, "velocity")[0],
@@ -216,7 +220,7 @@ def invert_cube(
             root,
             job.outputs,
             job.sizes,
-            attributes=dict.fromkeys(job.outputs, chosen),
+            attributes={n: {**job.attributes[n], **chosen} for n in job.outputs},
             times=np.asarray(job.coords["time"]),
         )
 
@@ -238,16 +242,14 @@ def invert_cube(
 
 def inversion_options(
     *,
-    weights: str = "coherence",
-    robust: str = "none",
-    gaps: str = "nan",
     reference: Mapping[str, Any] | None = None,
     variable: str | None = None,
+    **settings: str,
 ) -> tuple[dict[str, Any], dict[str, slice] | None]:
     """Options of `invert_cube` as it records them, and the reference area as slices."""
     area = _area(reference)
     limits = {d: [s.start, s.stop] for d, s in area.items()} if area else None
-    asked = {"weights": weights, "robust": robust, "gaps": gaps}
+    asked = {"settings": asdict(Settings(**settings))}
     return asked | {"reference": limits, "variable": variable}, area
 
 

@@ -155,6 +155,20 @@ def invert(
             help="Dates that a pixel's pairs do not link: nan, or linear to bridge."
         ),
     ] = "nan",
+    unwrapping: Annotated[
+        str,
+        typer.Option(help="Pairs whose triplets do not close: none, mask or correct."),
+    ] = "none",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Terms of the velocity fit: linear, annual, semiannual, step:DATE, "
+            "exp:DATE:90d, log:DATE:30d, piecewise:DATE,... joined by +."
+        ),
+    ] = "linear",
+    uncertainty: Annotated[
+        str, typer.Option(help="Of the velocity: effective, residual or bootstrap.")
+    ] = "effective",
     reference_rows: Annotated[
         str | None,
         typer.Option(help="Reference area: first row:last + 1.", metavar="A:B"),
@@ -195,6 +209,7 @@ def invert(
     pool = _workers(cluster, workers, memory_limit)
     options: dict[str, Any] = {"weights": weights, "reference": reference}
     options |= {"variable": variable, "robust": robust, "gaps": gaps}
+    options |= {"unwrapping": unwrapping, "model": model, "uncertainty": uncertainty}
     if dry_run:
         from cube_denoise.dry_run import plan_invert
 

@@ -23,12 +23,14 @@ from cube_denoise.inversion.kernel import (
 from cube_denoise.inversion.lanes import LANES
 from cube_denoise.inversion.robust import LOSSES, reweigh
 from cube_denoise.inversion.spread import (
+    add_products,
     diagonal,
-    of_combination,
     pair_variance,
+    respond,
     scale_of,
     weighted_squares,
 )
+from cube_denoise.time_models import Design
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,9 @@ class Solution:
     phase_std: np.ndarray
     """Of the dates, rad, from the coherence of the pairs; empty without `errors`."""
     rate_variance: np.ndarray
-    """Of the line through the dates, from the same, rad^2 / year^2; likewise."""
+    """Of the rate of a line (or `design`), from the same, rad^2 / year^2; likewise."""
     scatter: np.ndarray
-    """Expected sum of squares about that line, from the same, rad^2; likewise."""
+    """Expected sum of squares about that fit, from the same, rad^2; likewise."""
 
 
 def solve(
@@ -63,6 +65,7 @@ def solve(
     robust: str = "none",
     gaps: str = "nan",
     years: np.ndarray | None = None,
+    design: Design | None = None,
     quality: bool = True,
     errors: bool = False,
     threads: int = 1,
@@ -95,6 +98,8 @@ def solve(
         `gaps.bridge`.
     years : numpy.ndarray, shape (dates,), optional
         Times of the dates; for ``gaps="linear"`` and `errors`.
+    design : time_models.Design, optional
+        Of the fit to the dates that `errors` tells of; by default a line.
     quality : bool
         Whether the residuals are judged; if not, zeros are returned for the maps.
     errors : bool
@@ -113,7 +118,15 @@ def solve(
     pairs, pixels = phase.shape
     dates = plan.order.size + (plan.origin >= 0)
     series = np.zeros((dates, pixels), "float32")
-    maps = np.zeros((6 if errors else 4, pixels), "float32")
+    maps = np.zeros((4, pixels), "float32")
+    if design is None:
+        t = np.zeros(dates) if years is None else np.asarray(years, "float64")
+        matrix, rate = np.stack([np.ones(dates), t], 1), np.array([0.0, 1.0])
+    else:
+        matrix, rate = design.matrix, design.rate
+    basis, R = np.linalg.qr(matrix) if errors else (np.empty((0, 0)), np.eye(0))
+    columns = basis.shape[1]
+    products = np.zeros((1 + columns * (columns + 1) // 2, pixels))
     deviations = np.zeros((dates, pixels) if errors else (1, 1), "float32")
     if isinstance(weights, str):
         way, worth = WEIGHTS[weights], coherence
@@ -137,9 +150,11 @@ def solve(
         np.zeros(dates) if years is None else np.asarray(years, "float64"),
         quality,
         errors,
+        basis,
         series,
         maps,
         deviations,
+        products,
     )
     edges[-1] = pixels
     if threads == 1:
@@ -147,12 +162,17 @@ def solve(
     else:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(work, edges[:-1], edges[1:]))
-    return Solution(
-        series,
-        *maps[:2],
-        *(maps[k].astype("int32") for k in (2, 3)),
-        *((deviations, maps[4], maps[5]) if errors else [np.empty(0, "float32")] * 3),
+    quality_maps = *maps[:2], *(maps[k].astype("int32") for k in (2, 3))
+    if not errors:
+        return Solution(series, *quality_maps, *[np.empty(0, "float32")] * 3)
+    told = rate_errors(
+        np.isfinite(deviations),
+        basis,
+        rate @ np.linalg.inv(R),
+        products[0],
+        products[1:],
     )
+    return Solution(series, *quality_maps, deviations, told[0], told[1])
 
 
 def scratch_memory(plan: Elimination, pairs: int, *, errors: bool = True) -> int:
@@ -160,7 +180,7 @@ def scratch_memory(plan: Elimination, pairs: int, *, errors: bool = True) -> int
     entries, positions = plan.entry_other.size, plan.order.size
     rows = 8 * state_rows(plan) + 4 * pairs * (2 + 4 + 1) + positions
     if errors:
-        rows += 8 * (2 * (entries + positions) + 2 * entries + 6 * positions)
+        rows += 8 * (2 * (entries + positions) + 2 * entries + 8 * positions)
     return LANES * rows
 
 
@@ -179,9 +199,11 @@ def _solve_tiles(
     years,
     quality,
     errors,
+    basis,
     series,
     maps,
     deviations,
+    products,
     begin,
     end,
 ):
@@ -261,12 +283,12 @@ def _solve_tiles(
                 scale,
                 linked,
                 broken,
-                years,
+                basis,
                 origin,
                 order,
                 base,
                 size,
-                maps,
+                products,
                 deviations,
             )
 
@@ -280,16 +302,20 @@ def _propagate(
     scale,
     linked,
     broken,
-    years,
+    basis,
     origin,
     order,
     base,
     size,
-    maps,
+    products,
     deviations,
 ):
-    """Standard deviation of dates, variance of the rate, and scatter about its line."""
-    count = order.size
+    """Standard deviation of dates, their summed variance, and that of sums over them.
+
+    Fills `deviations`, and of `products` the first row with the sum and the others with
+    the covariances of the series' products with columns a <= b of `basis`.
+    """
+    count, columns = order.size, basis.shape[1]
     found = np.empty((count, LANES))
     diagonal(plan, w, variance, state, found)
     here = np.ones((count, LANES))
@@ -297,37 +323,75 @@ def _propagate(
         for k in range(count):
             for p in range(LANES):
                 here[k, p] = linked[k, p]
-    n, mean = np.ones(LANES), np.full(LANES, years[origin])
+    total = np.zeros(LANES)
     for k in range(count):
         for p in range(LANES):
-            n[p] += here[k, p]
-            mean[p] += here[k, p] * years[order[k]]
-    spread, total = np.empty(LANES), np.zeros(LANES)
-    for p in range(LANES):
-        mean[p] /= n[p]
-        spread[p] = (years[origin] - mean[p]) ** 2
-    for k in range(count):
-        for p in range(LANES):
-            spread[p] += here[k, p] * (years[order[k]] - mean[p]) ** 2
             total[p] += here[k, p] * found[k, p]
-    solution = np.empty((count + 1, LANES))
-    whole, rate = np.empty(LANES), np.empty(LANES)
-    of_combination(plan, w, variance, state, here, solution, whole)
-    for k in range(count):
-        for p in range(LANES):
-            here[k, p] *= years[order[k]] - mean[p]
-    of_combination(plan, w, variance, state, here, solution, rate)
-    for p in range(size):
-        if spread[p] > 0.0:
-            maps[4, base + p] = scale[p] * rate[p] / spread[p] ** 2
-            about = total[p] - whole[p] / n[p] - rate[p] / spread[p]
-            maps[5, base + p] = scale[p] * about
-        else:
-            maps[4, base + p] = np.nan
-            maps[5, base + p] = np.nan
-        deviations[origin, base + p] = scale[p] * 0.0
+    x = np.empty((columns, count + 1, LANES))
+    for c in range(columns):
         for k in range(count):
+            for p in range(LANES):
+                x[c, k, p] = here[k, p] * basis[order[k], c]
+        respond(plan, state, x[c])
+    one = np.empty(LANES)
+    at = 1
+    for p in range(size):
+        products[0, base + p] = scale[p] * total[p]
+    for a in range(columns):
+        for b in range(a, columns):
+            add_products(plan, w, variance, x[a], x[b], one)
+            for p in range(size):
+                products[at, base + p] = scale[p] * one[p]
+            at += 1
+    for p in range(size):
+        deviations[origin, base + p] = scale[p] * 0.0
+    for k in range(count):
+        for p in range(size):
             there = not broken or linked[k, p]
             deviations[order[k], base + p] = (
                 np.sqrt(scale[p] * found[k, p]) if there else np.nan
             )
+
+
+def rate_errors(
+    there: np.ndarray,
+    basis: np.ndarray,
+    functional: np.ndarray,
+    total: np.ndarray,
+    products: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    r"""What errors of the dates with covariance C do to a fit and to its residuals.
+
+    Parameters
+    ----------
+    there : numpy.ndarray of bool, shape (dates, pixels)
+        Dates that are fitted.
+    basis : numpy.ndarray, shape (dates, parameters)
+        Q of the design G = Q R.
+    functional : numpy.ndarray, shape (parameters,)
+        Makes the rate of the coefficients in this basis.
+    total : numpy.ndarray, shape (pixels,)
+        Trace of C.
+    products : numpy.ndarray, shape (parameters (parameters + 1) / 2, pixels)
+        :math:`Q^T C Q`, upper triangle row by row.
+
+    Returns
+    -------
+    rate_variance, scatter : numpy.ndarray, shape (pixels,)
+        :math:`g^T C g`, g being the row that makes the rate of the series, and
+        :math:`tr(P C)`, P being the projection onto residuals. NaN where the dates do
+        not determine the fit.
+    """
+    size = basis.shape[1]
+    upper = np.triu_indices(size)
+    matrix = np.empty((there.shape[1], size, size))
+    matrix[:, upper[0], upper[1]] = matrix[:, upper[1], upper[0]] = products.T
+    gram = np.einsum("dp,da,db->pab", there, basis, basis, optimize=True)
+    regular = np.linalg.eigvalsh(gram)[:, 0] > 1e-10
+    gram[~regular] = np.eye(size)
+    inverse = np.linalg.inv(gram)
+    row = inverse @ functional
+    rate = np.einsum("pa,pab,pb->p", row, matrix, row)
+    scatter = total - np.einsum("pab,pba->p", inverse, matrix)
+    bad = ~regular | (there.sum(0) <= 1)
+    return np.where(bad, np.nan, rate), np.where(bad, np.nan, scatter)

@@ -178,7 +178,7 @@ def _create_array(root: zarr.Group, name: str, sizes: Mapping[str, int]) -> zarr
             whole = shard if pair else chunk
             group = length * max(1, min(whole, n + length - 1) // length)
         else:
-            length = group = lengths[d]
+            length = group = lengths.get(d, max(n, 1))
         chunks.append(length)
         shards.append(group)
     fill = np.nan if np.dtype(spec.dtype).kind == "f" else 0
