@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from cube_denoise.cycle_search import ABSENT, MOST, LoopNetwork, solve
+from cube_denoise.cycle_search import LoopNetwork, search_pixels
 
 TREATMENTS = ("none", "mask", "correct")
 """What can be done to pairs that do not close."""
@@ -104,7 +104,7 @@ def unwrapping_cycles(
     where = _open_pixels(phase, triplets, constants.astype(phase.dtype))
     if where.size:
         network = LoopNetwork.of(triplets, phase.shape[0])
-        _search_pixels(
+        search_pixels(
             phase, where, constants, float(tolerance), network, cycles, undecided
         )
     return cycles, undecided
@@ -241,51 +241,3 @@ def _open_pixels(
             for p in range(end - begin):
                 part[p] |= abs(one[p] + two[p] - three[p] - constants[t]) > least
     return np.flatnonzero(flags)
-
-
-@numba.njit(nogil=True, cache=True)
-def _search_pixels(
-    phase: np.ndarray,
-    where: np.ndarray,
-    constants: np.ndarray,
-    tolerance: float,
-    network: LoopNetwork,
-    cycles: np.ndarray,
-    undecided: np.ndarray,
-) -> None:
-    """Search the pixels `where` and write `cycles` and `undecided`.
-
-    Every pixel by itself; one that is like the one before takes its result.
-    """
-    loops, pairs = network.triplets.shape[0], phase.shape[0]
-    code = np.empty(loops, np.int32)
-    doubtful = np.empty(loops, np.bool_)
-    last_code, last_doubtful = np.full(loops, MOST + 1, np.int32), doubtful.copy()
-    change, unknown = np.zeros(pairs, np.int8), np.zeros(pairs, np.bool_)
-    for p in where:
-        any_open = False
-        for t in range(loops):
-            missed = -constants[t]
-            missed += phase[network.triplets[t, 0], p]
-            missed += phase[network.triplets[t, 1], p]
-            missed -= phase[network.triplets[t, 2], p]
-            if not math.isfinite(missed):
-                code[t], doubtful[t] = ABSENT, False
-                continue
-            whole = np.rint(missed / (2 * math.pi))
-            doubtful[t] = abs(missed - 2 * math.pi * whole) > tolerance
-            code[t] = int(min(max(whole, -MOST), MOST))
-            any_open |= code[t] != 0
-        if not any_open:
-            continue
-        same = True
-        for t in range(loops):
-            if code[t] != last_code[t] or doubtful[t] != last_doubtful[t]:
-                same = False
-                break
-        if not same:
-            change[:], unknown[:] = 0, False
-            solve(code, doubtful, network, change, unknown)
-            last_code[:], last_doubtful[:] = code, doubtful
-        for m in range(pairs):
-            cycles[m, p], undecided[m, p] = change[m], unknown[m]

@@ -11,6 +11,7 @@ branches, so depth d takes at most 3^d steps. Open loops that are too far from e
 other for one minimal solution to touch both (`_merge_near`) are searched apart.
 """
 
+import math
 from typing import NamedTuple
 
 import numba
@@ -23,9 +24,6 @@ STEPS = 2_000
 ABSENT, MOST = -32768, 1000
 """Mark of a loop without data; largest misclosure that is told apart, cycles."""
 
-SIGNS = np.array([1, 1, -1], "int64")
-"""Of the pairs (1, 2), (2, 3), (1, 3) in their loop."""
-
 
 class LoopNetwork(NamedTuple):
     """Loops and the way back from pairs to loops, as the compiled search reads them."""
@@ -33,7 +31,7 @@ class LoopNetwork(NamedTuple):
     triplets: np.ndarray
     """Pairs of every loop, int64, shape (loops, 3)."""
     start: np.ndarray
-    """The loops of pair m are ``loop[network.start[m]:start[m + 1]]``."""
+    """The loops of pair m are ``loop[start[m]:start[m + 1]]``."""
     loop: np.ndarray
     sign: np.ndarray
     """Sign of the pair in these loops."""
@@ -44,11 +42,55 @@ class LoopNetwork(NamedTuple):
         triplets = np.ascontiguousarray(triplets, "int64").reshape(-1, 3)
         order = np.argsort(triplets, axis=None, kind="stable")
         start = np.searchsorted(triplets.ravel()[order], np.arange(pairs + 1))
-        return LoopNetwork(triplets, start, order // 3, SIGNS[order % 3])
+        sign = np.array([1, 1, -1])[order % 3]
+        return LoopNetwork(triplets, start, order // 3, sign)
 
 
 @numba.njit(nogil=True, cache=True)
-def solve(
+def search_pixels(
+    phase: np.ndarray,
+    where: np.ndarray,
+    constants: np.ndarray,
+    tolerance: float,
+    network: LoopNetwork,
+    cycles: np.ndarray,
+    undecided: np.ndarray,
+) -> None:
+    """Search the pixels `where` and write `cycles` and `undecided`.
+
+    Every pixel by itself; one that is like the one before takes its result.
+    """
+    loops, pairs = network.triplets.shape[0], phase.shape[0]
+    code = np.empty(loops, np.int32)
+    doubtful = np.empty(loops, np.bool_)
+    last_code, last_doubtful = np.full(loops, MOST + 1, np.int32), doubtful.copy()
+    change, unknown = np.zeros(pairs, np.int8), np.zeros(pairs, np.bool_)
+    for p in where:
+        any_open = False
+        for t in range(loops):
+            missed = -constants[t]
+            missed += phase[network.triplets[t, 0], p]
+            missed += phase[network.triplets[t, 1], p]
+            missed -= phase[network.triplets[t, 2], p]
+            if not math.isfinite(missed):
+                code[t], doubtful[t] = ABSENT, False
+                continue
+            whole = np.rint(missed / (2 * math.pi))
+            doubtful[t] = abs(missed - 2 * math.pi * whole) > tolerance
+            code[t] = int(min(max(whole, -MOST), MOST))
+            any_open |= code[t] != 0
+        if not any_open:
+            continue
+        if (code != last_code).any() or (doubtful != last_doubtful).any():
+            change[:], unknown[:] = 0, False
+            _solve(code, doubtful, network, change, unknown)
+            last_code[:], last_doubtful[:] = code, doubtful
+        for m in range(pairs):
+            cycles[m, p], undecided[m, p] = change[m], unknown[m]
+
+
+@numba.njit(nogil=True, cache=True)
+def _solve(
     code: np.ndarray,
     doubtful: np.ndarray,
     network: LoopNetwork,
@@ -80,7 +122,7 @@ def solve(
             if _in_doubt(members, doubtful, network):
                 # Masked however it could be corrected; that takes at least
                 # so many cycles.
-                cost[k] = _apart(members, members[:0], code, network, stamp)
+                cost[k] = _apart(members, members[:0], code, network, stamp)[0]
                 continue
             first[k], differs[k] = 0, False
             good[k], cost[k] = _fewest(members, code, network, first[k], differs[k])
@@ -194,7 +236,7 @@ def _fewest(
     pair = np.zeros(DEEPEST + 1, np.int64)
     step = np.zeros(DEEPEST + 1, np.int64)
     stamp = np.zeros(first.size + 1, np.int64)
-    least = _apart(members, pair[:0], work, network, stamp)
+    least, _ = _apart(members, pair[:0], work, network, stamp)
     for deepest in range(max(least, -(-total // far)), DEEPEST + 1):
         found = 0
         depth = 0
@@ -217,13 +259,12 @@ def _fewest(
             pair[depth], step[depth] = m, towards
             total += _move(pair, step, depth, 1, work, change, code, network)
             left = deepest - depth - 1
-            if 0 < total <= left * far and left >= _apart(
-                members, pair[: depth + 1], work, network, stamp
-            ):
-                depth += 1
-                branch[depth] = 0
-                at_loop[depth] = _still_open(members, pair[:depth], work, network)
-                continue
+            if 0 < total <= left * far:
+                least, some = _apart(members, pair[: depth + 1], work, network, stamp)
+                if least <= left:
+                    depth += 1
+                    at_loop[depth], branch[depth] = some, 0
+                    continue
             if total == 0:
                 found += 1
                 for other in range(first.size):
@@ -269,50 +310,30 @@ def _apart(
     work: np.ndarray,
     network: LoopNetwork,
     stamp: np.ndarray,
-) -> int:
-    """Cycles that are needed at least: those of open loops that share no pair.
+) -> tuple[int, int]:
+    """Cycles that open loops sharing no pair need at least; and one that is open.
 
-    `stamp` has a place for each pair and, last, the number of the call.
+    Open are some `members` or loops of the pairs `moved`. `stamp` has a place for each
+    pair and, last, the number of the call.
     """
-    stamp[-1] += 1
-    least = 0
-    for t in members:
-        least += _if_apart(t, work, network, stamp)
-    for m in moved:
-        for at in range(network.start[m], network.start[m + 1]):
-            least += _if_apart(network.loop[at], work, network, stamp)
-    return least
-
-
-@numba.njit(nogil=True, cache=True)
-def _if_apart(t: int, work: np.ndarray, network: LoopNetwork, stamp: np.ndarray) -> int:
-    """Misclosure of a loop none of whose pairs is taken, which takes them; else 0."""
-    if work[t] == 0:
-        return 0
-    for side in range(3):
-        if stamp[network.triplets[t, side]] == stamp[-1]:
-            return 0
-    for side in range(3):
-        stamp[network.triplets[t, side]] = stamp[-1]
-    return abs(work[t])
-
-
-@numba.njit(nogil=True, cache=True)
-def _still_open(
-    members: np.ndarray,
-    moved: np.ndarray,
-    work: np.ndarray,
-    network: LoopNetwork,
-) -> int:
-    """Any loop that is open: one of the cluster, or of the pairs moved."""
-    for t in members:
-        if work[t] != 0:
-            return t
-    for m in moved:
-        for at in range(network.start[m], network.start[m + 1]):
-            if work[network.loop[at]] != 0:
-                return network.loop[at]
-    return -1
+    now = stamp[-1] + 1
+    stamp[-1] = now
+    least, some = 0, -1
+    for k in range(-1, moved.size):
+        loops = members
+        if k >= 0:
+            loops = network.loop[network.start[moved[k]] : network.start[moved[k] + 1]]
+        for t in loops:
+            if work[t] == 0:
+                continue
+            if some < 0:
+                some = t
+            one, two = network.triplets[t, 0], network.triplets[t, 1]
+            three = network.triplets[t, 2]
+            if stamp[one] < now and stamp[two] < now and stamp[three] < now:
+                stamp[one] = stamp[two] = stamp[three] = now
+                least += abs(work[t])
+    return least, some
 
 
 @numba.njit(nogil=True, cache=True)
@@ -323,9 +344,7 @@ def _in_doubt(
 ) -> bool:
     """Whether a loop with a pair of an open loop is far from any whole cycle."""
     for t in members:
-        for side in range(3):
-            m = network.triplets[t, side]
-            for at in range(network.start[m], network.start[m + 1]):
-                if doubtful[network.loop[at]]:
-                    return True
+        for m in network.triplets[t]:
+            if doubtful[network.loop[network.start[m] : network.start[m + 1]]].any():
+                return True
     return False
