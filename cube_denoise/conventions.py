@@ -16,6 +16,7 @@ import xarray as xr
 
 PAIR, TIME, Y, X = "pair", "time", "y", "x"
 PARAMETER = "parameter"
+CHECKPOINT = "checkpoint"
 
 SECONDS_PER_YEAR = 365.25 * 86400.0
 SPEED_OF_LIGHT = 299_792_458.0
@@ -133,6 +134,27 @@ VARIABLES: dict[str, Variable] = {
         "1",
         "number of dates that no chain of pairs links to the reference date",
         "-1 = pixel without data",
+    ),
+    "inversion_state": Variable(
+        (CHECKPOINT, "state", Y, X),
+        "float64",
+        "1",
+        "what an inversion needs to know of the pairs before a date",
+        "of use to updates alone; see cube_denoise.inversion.continuation",
+    ),
+    "inversion_drift": Variable(
+        (Y, X),
+        "float32",
+        "m",
+        "most that displacement may differ from that of a full inversion, beside "
+        "rounding: sum of the changes that updates did not write",
+    ),
+    "inverted_pairs": Variable(
+        ("inverted", "record"),
+        "float64",
+        "1",
+        "pairs of the last inversion",
+        "dates (seconds since 1970), mark of the data, phase of the reference area",
     ),
     "elevation": Variable(
         (Y, X), "float32", "m", "height of the ground above the reference of the DEM"

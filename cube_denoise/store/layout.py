@@ -14,7 +14,15 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 from zarr.codecs import BloscCodec
 
-from cube_denoise.conventions import PAIR, QUANTILE_LEVELS, TIME, VARIABLES, X, Y
+from cube_denoise.conventions import (
+    CHECKPOINT,
+    PAIR,
+    QUANTILE_LEVELS,
+    TIME,
+    VARIABLES,
+    X,
+    Y,
+)
 from cube_denoise.grid import zarr_attributes
 from cube_denoise.store.repository import (
     CubeError,
@@ -31,7 +39,9 @@ from cube_denoise.store.repository import (
 CHUNK, SHARD = 256, 1024
 """Pixels a side of the unit of reading and of writing of pair layers."""
 SERIES_CHUNK = 64
-"""Pixels a side of a chunk of the displacement series, which holds all dates."""
+"""Pixels a side of a chunk of the displacement series."""
+SERIES_DATES = 32
+"""Dates of such a chunk: what an update of recent dates writes anew."""
 TASK_WRITTEN = ("unwrapped_phase", "coherence", "corrected_phase")
 """Variables along ``pair`` that tasks write, one pair each."""
 EPOCH = "seconds since 1970-01-01T00:00:00"
@@ -165,11 +175,11 @@ def _create_array(root: zarr.Group, name: str, sizes: Mapping[str, int]) -> zarr
     attributes: Any = root.attrs
     chunk, shard = int(attributes["chunk"]), int(attributes["shard"])
     # What the task of one pair writes must not share a chunk with another pair.
-    lengths = {PAIR: 1 if name in TASK_WRITTEN else 1024, "quantile": 5}
+    lengths = {PAIR: 1 if name in TASK_WRITTEN else 1024, "quantile": 5, CHECKPOINT: 1}
     chunks, shards = [], []
     for d, n in zip(spec.dims, shape, strict=True):
         if d == TIME:
-            length, group = max(n, 1), max(n, 1)
+            length = group = min(SERIES_DATES, max(n, 1))
         elif d in (Y, X):
             # A map or series task owns a chunk; a pair task owns a shard.
             series, pair = TIME in spec.dims, PAIR in spec.dims
@@ -216,22 +226,43 @@ def declare(
 ) -> None:
     """Create or replace variables, empty; `times` (datetime64) becomes ``time``."""
     if times is not None:
-        seconds = np.asarray(times, "datetime64[s]").astype("int64")
-        array = root.create_array(
-            TIME,
-            shape=seconds.shape,
-            dtype="int64",
-            chunks=seconds.shape,
-            dimension_names=(TIME,),
-            overwrite=True,
-        )
-        array.attrs.update(
-            {"units": EPOCH, "calendar": "standard", "standard_name": "time"}
-        )
-        array[...] = seconds
+        _write_times(root, times)
     for name in names:
         array = _create_array(root, name, sizes)
         array.attrs.update(dict((attributes or {}).get(name, {})))
+
+
+def lengthen(
+    root: zarr.Group, names: Sequence[str], sizes: Mapping[str, int], times: np.ndarray
+) -> None:
+    """Give variables other sizes, and ``time`` other values; what fits is kept."""
+    _write_times(root, times)
+    for name in names:
+        array: Any = root[name]
+        array.resize(tuple(sizes[d] for d in VARIABLES[name].dims))
+
+
+def remove(root: zarr.Group, names: Sequence[str]) -> None:
+    """Delete variables, those that are there."""
+    for name in names:
+        if name in root:
+            del root[name]
+
+
+def _write_times(root: zarr.Group, times: np.ndarray) -> None:
+    seconds = np.asarray(times, "datetime64[s]").astype("int64")
+    array = root.create_array(
+        TIME,
+        shape=seconds.shape,
+        dtype="int64",
+        chunks=seconds.shape,
+        dimension_names=(TIME,),
+        overwrite=True,
+    )
+    array.attrs.update(
+        {"units": EPOCH, "calendar": "standard", "standard_name": "time"}
+    )
+    array[...] = seconds
 
 
 def write_layers(root: zarr.Group, layers: Mapping[str, np.ndarray]) -> None:
