@@ -22,17 +22,42 @@ def pair_state(cube: xr.Dataset, variable: str) -> str:
 
     An inversion records it in the attribute ``pair_state`` of what it gives.
     """
-    told: dict[str, Any] = {"variable": variable}
-    status = np.zeros(cube.sizes[PAIR], int)
-    if variable == "corrected_phase":
-        told["corrected"] = {k: str(v) for k, v in cube[variable].attrs.items()}
-        if "correction_status" in cube:
-            status = cube["correction_status"].values
+    told = _common(cube, variable)
     told["pairs"] = sorted(
-        [*_told(item), int(done)]
-        for item, done in zip(_items(cube), status, strict=True)
+        [*_told(item), done]
+        for item, done in zip(_items(cube), _status(cube, variable), strict=True)
     )
     return store.fingerprint(told)
+
+
+def pair_marks(cube: xr.Dataset, variable: str) -> tuple[str, np.ndarray]:
+    """What `pair_state` tells of all pairs in common, and of each pair by itself.
+
+    Returns
+    -------
+    common : str
+        Fingerprint of how `variable` came about.
+    marks : numpy.ndarray, float64, shape (pairs,)
+        Whole numbers; pairs of the same dates with the same mark hold the same data.
+    """
+    marks = [
+        int(store.fingerprint({"pair": [*_told(item), done]})[:13], 16)
+        for item, done in zip(_items(cube), _status(cube, variable), strict=True)
+    ]
+    return store.fingerprint(_common(cube, variable)), np.array(marks, "float64")
+
+
+def _common(cube: xr.Dataset, variable: str) -> dict[str, Any]:
+    told: dict[str, Any] = {"variable": variable}
+    if variable == "corrected_phase":
+        told["corrected"] = {k: str(v) for k, v in cube[variable].attrs.items()}
+    return told
+
+
+def _status(cube: xr.Dataset, variable: str) -> list[int]:
+    if variable == "corrected_phase" and "correction_status" in cube:
+        return [int(done) for done in cube["correction_status"].values]
+    return [0] * cube.sizes[PAIR]
 
 
 def velocity_is_current(cube: xr.Dataset) -> bool:

@@ -1,6 +1,6 @@
 """Velocity of a displacement series, and how far it is to be trusted."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -13,7 +13,7 @@ from cube_denoise.rate_error import (
     inflation,
     rate_variance,
 )
-from cube_denoise.time_fit import fit_series
+from cube_denoise.time_fit import SeriesFit, fit_series
 from cube_denoise.time_models import Design, TimeModel, linear_design
 
 UNCERTAINTIES = ("effective", "residual", "bootstrap")
@@ -235,25 +235,43 @@ def fit_model(
         weights=weights,
         block_length=block_length(dates) if uncertainty == "bootstrap" else 0,
     )
-    size = len(design.names)
-    factor: Any = 1.0
-    if uncertainty == "bootstrap":
-        factor = bootstrap_factor(fit)
-    elif uncertainty == "effective" and dates >= size + FEWEST:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            factor = inflation(design)(fit.lagged / fit.square, fit.used)
-    variance = rate_variance(
+    std = rate_std(
         fit,
-        size,
-        factor=factor,
+        design,
+        uncertainty=uncertainty,
         propagated=None if propagated is None else np.ravel(propagated),
         expected=None if expected is None else np.ravel(expected),
     )
+    size = len(design.names)
     return VelocityFit(
         fit.rate.reshape(shape),
-        np.sqrt(variance).reshape(shape),
+        std.reshape(shape),
         fit.parameters.reshape(size, *shape),
     )
+
+
+def rate_std(
+    fit: SeriesFit,
+    design: Design,
+    *,
+    uncertainty: str = "effective",
+    propagated: np.ndarray | None = None,
+    expected: np.ndarray | None = None,
+) -> np.ndarray:
+    """Standard deviation of the rate of a fit, m/yr, shape (pixels,).
+
+    The second half of `fit_model`, whose options these are.
+    """
+    size, factor = len(design.names), np.ones(())
+    if uncertainty == "bootstrap":
+        factor = bootstrap_factor(fit)
+    elif uncertainty == "effective" and design.matrix.shape[0] >= size + FEWEST:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            factor = inflation(design)(fit.lagged / fit.square, fit.used)
+    variance = rate_variance(
+        fit, size, factor=factor, propagated=propagated, expected=expected
+    )
+    return np.sqrt(variance)
 
 
 def _check(uncertainty: str) -> None:
