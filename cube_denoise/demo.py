@@ -19,6 +19,7 @@ from cube_denoise.conventions import PAIR, phase_to_displacement
 from cube_denoise.job import read_job
 from cube_denoise.products import find_products
 from cube_denoise.progress import progress
+from cube_denoise.reference_area import recorded_reference
 from cube_denoise.simulate.hyp3 import write_hyp3_products
 from cube_denoise.simulate.scene import Scene, simulate_scene
 from cube_denoise.steps import invert_cube
@@ -89,12 +90,11 @@ def demo(
     report = pipeline.run(read_job(folder / "job.yaml") | {"workers": workers})
     url = folder / "cube"
     corrected = store.open_cube(url)
-    area = corrected["velocity"].attrs
     invert_cube(
         url,
         branch="raw",
         variable="unwrapped_phase",
-        reference={"y": area["reference_rows"], "x": area["reference_columns"]},
+        reference=recorded_reference(corrected["velocity"].attrs),
         workers=Workers("auto", count=workers),
     )
     raw = store.open_cube(url, branch="raw")

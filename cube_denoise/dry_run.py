@@ -29,6 +29,7 @@ from cube_denoise.grid import regular_grid
 from cube_denoise.ingest import check_records, check_wavelength, plan_reading
 from cube_denoise.interferogram import Interferogram
 from cube_denoise.invert import Settings, check_inversion
+from cube_denoise.network import acquisition_times
 from cube_denoise.pipeline import (
     Allow,
     find,
@@ -37,7 +38,8 @@ from cube_denoise.pipeline import (
     workers_of,
 )
 from cube_denoise.planned_cube import corrected_cube, cube_after, empty_cube
-from cube_denoise.reference import checked_area
+from cube_denoise.reference_date import reference_position
+from cube_denoise.reference_pixels import checked_area
 from cube_denoise.state import inversion_is_due, pairs_to_correct
 from cube_denoise.steps import inversion_options
 
@@ -234,18 +236,21 @@ def _correct(
 
 
 def _invert(cube: xr.Dataset, rates: Rates, options: Mapping[str, Any]) -> StepEstimate:
-    asked, area = inversion_options(**options)
+    asked = inversion_options(**options)
     if not inversion_is_due(cube, asked):
         return StepEstimate("invert", done=cube.sizes[PAIR])
     settings = Settings(**asked["settings"])
     variable = check_inversion(cube, settings, asked["variable"])
-    if area is not None:
-        checked_area(area, cube)
+    early, late = (cube[n].values for n in store.PAIR_TIMES)
+    times = acquisition_times(early, late)
+    reference_position(settings.reference_date, times, [times])
+    if asked["reference"] is not None:
+        checked_area(asked["reference"], cube)
     return estimate_inversion(
         cube,
-        weights=settings.weights,
+        settings=settings,
         variable=variable,
-        chosen=area is None,
+        chosen=asked["reference"] is None,
         rates=rates,
     )
 

@@ -1,8 +1,8 @@
 """Small-baseline inversion: pairs -> displacement series, velocity and quality."""
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import date
 from functools import partial
 from typing import Any
 
@@ -26,13 +26,19 @@ from cube_denoise.network import (
     pair_indices,
 )
 from cube_denoise.reference import (
-    ReferenceArea,
-    checked_area,
     choose_reference,
     phase_variable,
     read_window,
     reference_phase,
 )
+from cube_denoise.reference_area import Reference, asked_reference
+from cube_denoise.reference_date import (
+    LEAST_RESIDUAL,
+    asked_date,
+    least_residual,
+    reference_position,
+)
+from cube_denoise.reference_pixels import checked_area
 from cube_denoise.time_models import Design, TimeModel
 from cube_denoise.unwrapping import loop_constants
 from cube_denoise.velocity import STATEMENTS, UNCERTAINTIES, fit_model
@@ -47,6 +53,8 @@ WEIGHTS = ("none", "coherence", "variance")
 ROBUST = ("none", "l1", "huber")
 GAPS = ("nan", "linear")
 UNWRAPPING = ("none", "mask", "correct")
+ROUNDING = 1e-3
+"""How far coherence may be outside 0..1 by rounding."""
 
 
 def invert(
@@ -58,7 +66,8 @@ def invert(
     unwrapping: str = "none",
     model: TimeModel | str = "linear",
     uncertainty: str = "effective",
-    reference: Mapping[str, slice] | ReferenceArea | None = None,
+    reference: Reference = None,
+    reference_date: str | date | np.datetime64 = "first",
     variable: str | None = None,
     block: int = 256,
 ) -> xr.Dataset:
@@ -99,9 +108,18 @@ def invert(
         Terms of the fit that gives the velocity (`time_models.TimeModel.parse`).
     uncertainty : {"effective", "residual", "bootstrap"}
         How the residuals of that fit become `velocity_std` (`velocity.fit_model`).
-    reference : ReferenceArea or mapping with slices "y" and "x", optional
-        Reference area, pixel indices; None = `choose_reference`, which reads the cube
-        once.
+    reference : mapping, ReferenceArea, str or path, optional
+        Reference area: index slices or limits ``{"y": , "x": }``; a point
+        ``{"lon": , "lat": }``, or ``{"x": , "y": }`` in the cube's CRS, and the pixels
+        around it, in a square of ``"window"`` pixels (5) or within ``"radius"`` metres;
+        polygons as GeoJSON or the path of a GeoJSON file, longitudes and latitudes if
+        it names no other CRS; or "auto" = None, `choose_reference`, which reads the
+        cube once. The mean is over the pixels that hold data in the pair.
+    reference_date : {"first", "least-residual"} or date
+        Date at which the displacement is 0: the first of the largest connected subset;
+        the one of it with the least residuals, after a look at some of the pixels
+        (`reference_date.least_residual`); or one of the dates, such as "2020-01-31".
+        Pixels that have no pair with it are NaN.
     variable : {"corrected_phase", "unwrapped_phase"}, optional
         What to invert; None = the first of them that the cube has.
     block : int
@@ -111,11 +129,10 @@ def invert(
     -------
     xarray.Dataset
         Dask arrays. ``displacement`` (time, y, x), m, positive toward the satellite, 0
-        at the reference date: the first date of the largest connected subset, named in
-        the attribute ``reference_time``. ``displacement_std``, m, of the same from the
-        coherence of the pairs and the residuals' size (`inversion.solver.solve`,
-        `errors`). On (y, x): ``velocity`` and ``velocity_std``
-        (m/yr, see `velocity.fit_model` for what the latter holds),
+        at the reference date, which is named in the attribute ``reference_time``.
+        ``displacement_std``, m, of the same from the coherence of the pairs and the
+        residuals' size (`inversion.solver.solve`, `errors`). On (y, x): ``velocity``
+        and ``velocity_std`` (m/yr, see `velocity.fit_model` for what the latter holds),
         ``temporal_coherence`` |mean exp(j r)| and ``residual_rms`` (rad, unweighted) of
         the residuals r of the pairs used, ``closure_rms`` of all triplets (rad, before
         any correction), ``pair_count`` (pairs used) and ``gap_count`` (dates not linked
@@ -142,6 +159,7 @@ def invert(
         unwrapping=unwrapping,
         model=str(model),
         uncertainty=uncertainty,
+        reference_date=asked_date(reference_date),
     )
     job = _plan(cube, settings, reference, variable, block)
     return lazy(job, cube)
@@ -163,6 +181,7 @@ class Settings:
     unwrapping: str = "none"
     model: str = "linear"
     uncertainty: str = "effective"
+    reference_date: str = "first"
 
     def __post_init__(self) -> None:
         for name, known in (
@@ -176,12 +195,13 @@ class Settings:
             if value not in known:
                 raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
         TimeModel.parse(self.model)
+        object.__setattr__(self, "reference_date", asked_date(self.reference_date))
 
 
 def plan_inversion(
     cube: xr.Dataset,
     *,
-    reference: Mapping[str, slice] | ReferenceArea | None = None,
+    reference: Reference = None,
     variable: str | None = None,
     block: int = 256,
     **settings: str,
@@ -197,7 +217,7 @@ def plan_inversion(
 def _plan(
     cube: xr.Dataset,
     settings: Settings,
-    reference: Mapping[str, slice] | ReferenceArea | None,
+    reference: Reference,
     variable: str | None,
     block: int,
 ) -> BlockJob:
@@ -206,7 +226,7 @@ def _plan(
     early, late = cube["reference_time"].values, cube["secondary_time"].values
     first, second, times = pair_indices(early, late)
 
-    if reference is None:
+    if asked_reference(reference) is None:
         reference = choose_reference(cube, variable=variable)
     area = checked_area(reference, cube)
     constants = reference_phase(cube, variable, area)
@@ -219,27 +239,44 @@ def _plan(
             stacklevel=3,
         )
     subsets = connected_subsets(early[used], late[used])
-    missing = np.setdiff1d(times, subsets[0])
+    origin = reference_position(settings.reference_date, times, subsets)
+    linked = next(subset for subset in subsets if times[origin] in subset)
+    missing = np.setdiff1d(times, linked)
     if missing.size:
         warnings.warn(
             f"the network is not connected: {missing.size} of {times.size} dates have "
-            f"no chain of pairs to the reference date {subsets[0][0]} and get no "
+            f"no chain of pairs to the reference date {times[origin]} and get no "
             f"displacement: {', '.join(map(str, missing))}",
             stacklevel=3,
         )
-    origin = int(np.searchsorted(times, subsets[0][0]))
-    attributes = {
-        "phase_variable": variable,
-        **asdict(settings),
-        "reference_rows": [area.y.start, area.y.stop],
-        "reference_columns": [area.x.start, area.x.stop],
-        "reference_time": str(times[origin]),
-    }
-    design = TimeModel.parse(settings.model).design(times)
     triplets = closure_triplets(early, late)
     loops = None
     if settings.unwrapping != "none":
         loops = loop_constants(cube, variable, constants, triplets)
+    design = TimeModel.parse(settings.model).design(times)
+    compute = partial(
+        _invert_window,
+        variable=variable,
+        settings=settings,
+        constants=constants,
+        plan=Network(first, second, times.size, origin).plan,
+        design=design,
+        triplets=triplets,
+        loops=loops,
+        wavelength=float(cube.attrs["wavelength"]),
+    )
+    if settings.reference_date == LEAST_RESIDUAL:
+        look = replace(settings, gaps="nan", uncertainty="residual")
+        looking = partial(compute, settings=look)
+        origin = least_residual(cube, looking, times, np.isin(times, linked))
+        plan = Network(first, second, times.size, origin).plan
+        compute = partial(compute, plan=plan)
+    attributes = {
+        "phase_variable": variable,
+        **asdict(settings),
+        **area.attributes(),
+        "reference_time": str(times[origin]),
+    }
     outputs = [*OUTPUTS]
     if settings.unwrapping != "none":
         outputs.append("unwrapping_error_count")
@@ -255,17 +292,7 @@ def _plan(
     told["velocity_std"]["comment"] = STATEMENTS[settings.uncertainty]
     return BlockJob(
         outputs=tuple(outputs),
-        compute=partial(
-            _invert_window,
-            variable=variable,
-            settings=settings,
-            constants=constants,
-            plan=Network(first, second, times.size, origin).plan,
-            design=design,
-            triplets=triplets,
-            loops=loops,
-            wavelength=float(cube.attrs["wavelength"]),
-        ),
+        compute=compute,
         windows=windows(**inversion_cuts(cube, block)),
         sizes=sizes,
         coords={TIME: times},
@@ -321,6 +348,7 @@ def _invert_window(
     coherence = None
     if "coherence" in cube:
         coherence = _pixels(read_window(cube, "coherence", window))
+        _check_coherence(coherence, window)
     referenced = (_pixels(phase) - constants[:, None]).astype("float32")
     closed = close_phase(
         referenced, triplets, unwrapping=settings.unwrapping, loop_constants=loops
@@ -367,6 +395,18 @@ def _invert_window(
         )
         for name, array in outputs.items()
     }
+
+
+def _check_coherence(coherence: np.ndarray, window: Window) -> None:
+    """Refuse coherence in other units, such as 0..255."""
+    low = np.fmin.reduce(coherence, axis=None)
+    high = np.fmax.reduce(coherence, axis=None)
+    if low < -ROUNDING or high > 1 + ROUNDING:
+        rows, columns = window[Y], window[X]
+        raise ValueError(
+            f"coherence is {low:.4g} to {high:.4g} in rows {rows.start} to "
+            f"{rows.stop}, columns {columns.start} to {columns.stop}: it must be 0 to 1"
+        )
 
 
 def _pixels(values: np.ndarray) -> np.ndarray:

@@ -13,7 +13,8 @@ def read_job(path: str | Path) -> dict[str, Any]:
     ----------
     path : str or pathlib.Path
         YAML with the keys of `pipeline.JOB_KEYS`. Paths are ``source`` and ``cube``,
-        and the ``method`` of ``correct`` where it has a slash in it.
+        the ``reference`` of ``invert`` where it names a file, and the ``method`` of
+        ``correct`` where it has a slash in it.
 
     Returns
     -------
@@ -42,6 +43,9 @@ def read_job(path: str | Path) -> dict[str, Any]:
     for key in ("source", "cube"):
         if isinstance(job.get(key), str):
             job[key] = _near(job[key], folder)
+    invert = job.get("invert") or {}
+    if isinstance(place := invert.get("reference"), str) and place != "auto":
+        job["invert"] = {**invert, "reference": _near(place, folder)}
     correct = job.get("correct")
     if correct and "/" in str(correct.get("method", "")):
         job["correct"] = {**correct, "method": _near(correct["method"], folder)}

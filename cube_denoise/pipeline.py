@@ -233,7 +233,7 @@ def _is_due(cube: xr.Dataset, job: Mapping[str, Any]) -> bool:
         correction = find_correction(**job["correct"])
         if pairs_to_correct(cube, correction)[1]:
             return True
-    return inversion_is_due(cube, inversion_options(**(job.get("invert") or {}))[0])
+    return inversion_is_due(cube, inversion_options(**(job.get("invert") or {})))
 
 
 def _steps(

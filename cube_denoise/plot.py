@@ -24,6 +24,8 @@ from cube_denoise.map_axes import (
     largest_shown,
     thin,
 )
+from cube_denoise.reference_area import recorded_reference
+from cube_denoise.reference_pixels import checked_area
 
 __all__ = [
     "find_pair",
@@ -181,8 +183,8 @@ def _referenced(cube: xr.Dataset, phase: xr.DataArray) -> xr.DataArray:
     thinned = thin(phase)
     zero = np.nanmedian(thinned) if np.isfinite(thinned).any() else 0.0
     if len(area) == 2:
-        rows, columns = (slice(*limits) for limits in area.values())
-        inside = phase.transpose(Y, X)[rows, columns].values
+        pixels = checked_area(recorded_reference(known), cube)
+        inside = pixels.cut(phase.transpose(Y, X))
         zero = np.nanmean(inside) if np.isfinite(inside).any() else zero
     return (thinned - zero).assign_attrs(area, stride=thinned.attrs["stride"])
 

@@ -1,14 +1,14 @@
 """Where a stack is taken to be at rest: the reference area and each pair's constant."""
 
 import logging
-from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from cube_denoise.blocks import Window, spans, windows
 from cube_denoise.conventions import PAIR, X, Y
+from cube_denoise.reference_area import Reference, ReferenceArea
+from cube_denoise.reference_pixels import checked_area
 
 logger = logging.getLogger(__name__)
 
@@ -20,13 +20,6 @@ CELL = 8
 
 READ_SIZE = 256
 """Side of the windows the reference area is looked for in, px (multiple of `CELL`)."""
-
-
-class ReferenceArea(NamedTuple):
-    """Pixels whose mean phase is zero in every pair, as index slices."""
-
-    y: slice
-    x: slice
 
 
 def choose_reference(cube: xr.Dataset, *, variable: str | None = None) -> ReferenceArea:
@@ -85,9 +78,7 @@ def choose_reference(cube: xr.Dataset, *, variable: str | None = None) -> Refere
     return area
 
 
-def reference_phase(
-    cube: xr.Dataset, variable: str, area: Mapping[str, slice] | ReferenceArea
-) -> np.ndarray:
+def reference_phase(cube: xr.Dataset, variable: str, area: Reference) -> np.ndarray:
     """Mean phase of every pair over the reference area.
 
     Parameters
@@ -95,8 +86,7 @@ def reference_phase(
     cube : xarray.Dataset, dims (pair, y, x)
     variable : str
         Phase variable, rad.
-    area : ReferenceArea or mapping with slices "y" and "x"
-        Pixel indices.
+    area : ReferenceArea or what `reference_pixels.checked_area` makes one of
 
     Returns
     -------
@@ -116,11 +106,19 @@ def reference_phase(
     ):
         phase = read_window(cube, variable, window)
         valid = np.isfinite(phase)
+        if area.mask is not None:
+            rows, columns = (
+                slice(part.start - whole.start, part.stop - whole.start)
+                for part, whole in ((window[Y], area.y), (window[X], area.x))
+            )
+            valid &= area.mask[rows, columns]
         total += np.where(valid, phase, 0).sum((1, 2), dtype="float64")
         count += valid.sum((1, 2))
     if not count.any():
         raise ValueError(
-            f"reference={area}: no pair of {variable} has data there; it must hold data"
+            f"reference in rows {area.y.start} to {area.y.stop}, columns "
+            f"{area.x.start} to {area.x.stop}: no pair of {variable} has data there; "
+            "it must hold data"
         )
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
@@ -150,24 +148,3 @@ def phase_variable(cube: xr.Dataset, variable: str | None) -> str:
         if name not in cube.variables or cube[name].dims != (PAIR,):
             raise ValueError(f"the cube must have {name} along the dimension {PAIR!r}")
     return variable
-
-
-def checked_area(
-    area: Mapping[str, slice] | ReferenceArea, cube: xr.Dataset
-) -> ReferenceArea:
-    """`area` with explicit bounds, if it is one and lies in the cube."""
-    if not isinstance(area, ReferenceArea):
-        if set(area) != {Y, X}:
-            raise ValueError(f"reference={area} must have the slices {Y!r} and {X!r}")
-        area = ReferenceArea(area[Y], area[X])
-    bounds = []
-    for name, part in zip((Y, X), area, strict=True):
-        size = cube.sizes[name]
-        start = 0 if part.start is None else part.start
-        stop = size if part.stop is None else part.stop
-        if not 0 <= start < stop <= size or part.step not in (None, 1):
-            raise ValueError(
-                f"reference {name}={part} must be a slice of pixels within 0..{size}"
-            )
-        bounds.append(slice(int(start), int(stop)))
-    return ReferenceArea(*bounds)

@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from cube_denoise.conventions import PAIR, VARIABLES, X, Y, pair_label
 from cube_denoise.correct import PASSED_THROUGH, plan_correction
 from cube_denoise.corrections import Correction, find_correction
 from cube_denoise.invert import Settings, plan_inversion
+from cube_denoise.places import PlaceError
 from cube_denoise.progress import progress
+from cube_denoise.reference_area import Reference, asked_reference
 from cube_denoise.state import (
     inversion_is_due,
     pair_state,
@@ -156,7 +159,8 @@ def invert_cube(
     unwrapping: str = "none",
     model: str = "linear",
     uncertainty: str = "effective",
-    reference: Mapping[str, Any] | None = None,
+    reference: Reference = None,
+    reference_date: str | date = "first",
     variable: str | None = None,
     workers: Workers | None = None,
 ) -> StepReport:
@@ -166,8 +170,11 @@ def invert_cube(
     ----------
     url, branch, workers
         As for `correct_cube`.
-    weights, robust, gaps, unwrapping, model, uncertainty, reference, variable
-        See `invert.invert`; the limits of `reference` may be lists of two.
+    weights, robust, gaps, unwrapping, model, uncertainty, variable
+        See `invert.invert`.
+    reference, reference_date
+        Likewise. A cube that is updated keeps to an area that is given: which pixels it
+        holds depends on the grid alone.
 
     Returns
     -------
@@ -179,7 +186,7 @@ def invert_cube(
         If the cube lacks something or an option is unknown.
     """
     base, cube = store.newest(url, branch=branch)
-    asked, area = inversion_options(
+    asked = inversion_options(
         weights=weights,
         robust=robust,
         gaps=gaps,
@@ -187,6 +194,7 @@ def invert_cube(
         model=model,
         uncertainty=uncertainty,
         reference=reference,
+        reference_date=reference_date,
         variable=variable,
     )
     if not inversion_is_due(cube, asked):
@@ -198,7 +206,7 @@ def invert_cube(
             plan_inversion,
             cube,
             **asked["settings"],
-            reference=area,
+            reference=asked["reference"],
             variable=variable,
             block=store.writing_unit(cube, "velocity")[0],
         ),
@@ -209,7 +217,7 @@ def invert_cube(
     chosen["pair_state"] = pair_state(cube, chosen["phase_variable"])
     chosen["pairs_inverted"] = cube.sizes[PAIR]
     rows, columns = chosen["reference_rows"], chosen["reference_columns"]
-    if area is None:
+    if asked["reference"] is None:
         report.notes.append(
             f"reference area chosen by coherence: rows {rows[0]} to {rows[1]}, "
             f"columns {columns[0]} to {columns[1]}"
@@ -242,15 +250,22 @@ def invert_cube(
 
 def inversion_options(
     *,
-    reference: Mapping[str, Any] | None = None,
+    reference: Reference = None,
     variable: str | None = None,
-    **settings: str,
-) -> tuple[dict[str, Any], dict[str, slice] | None]:
-    """Options of `invert_cube` as it records them, and the reference area as slices."""
-    area = _area(reference)
-    limits = {d: [s.start, s.stop] for d, s in area.items()} if area else None
-    asked = {"settings": asdict(Settings(**settings))}
-    return asked | {"reference": limits, "variable": variable}, area
+    **settings: Any,
+) -> dict[str, Any]:
+    """Options of `invert_cube` as it records them.
+
+    Raises
+    ------
+    ValueError
+        If one is unknown or cannot be, whatever the cube.
+    """
+    return {
+        "settings": asdict(Settings(**settings)),
+        "reference": asked_reference(reference),
+        "variable": variable,
+    }
 
 
 def _noted(report: StepReport, plan: Callable[[], Any]) -> Any:
@@ -291,7 +306,12 @@ def _fill(
             step, len(job.windows), unit="blocks", size=size / len(job.windows)
         ) as advance:
             tasks = [(job.computing(window), window) for window in job.windows]
-            stage.fill(_one_window, tasks, pool, advance=advance)
+            try:
+                stage.fill(_one_window, tasks, pool, advance=advance)
+            except ValueError as error:
+                if not isinstance(error, store.CubeError | PlaceError):
+                    stage.discard()  # going on would end in the same
+                raise
         stage.publish(message, details=details, edit=finish)
 
 
@@ -300,18 +320,3 @@ def _one_window(
 ) -> Iterator[tuple[Window, Mapping[str, np.ndarray]]]:
     compute, window = task
     yield window, compute(cube, window)
-
-
-def _area(reference: Mapping[str, Any] | None) -> dict[str, slice] | None:
-    """Reference area of a job file or command line as slices."""
-    if reference is None:
-        return None
-    try:
-        return {
-            d: s if isinstance(s, slice) else slice(int(s[0]), int(s[1]))
-            for d, s in ((d, reference[d]) for d in ("y", "x"))
-        }
-    except (KeyError, TypeError, ValueError, IndexError):
-        raise ValueError(
-            f"{reference=} must give pixel limits: y: [first, last + 1], x: likewise"
-        ) from None

@@ -11,13 +11,13 @@ from cube_denoise.closure import close_phase, closure_cycles
 from cube_denoise.conventions import PAIR, X, Y, pair_label
 from cube_denoise.network import closure_triplets, triplet_closure
 from cube_denoise.reference import (
-    ReferenceArea,
-    checked_area,
     choose_reference,
     phase_variable,
     read_window,
     reference_phase,
 )
+from cube_denoise.reference_area import ReferenceArea
+from cube_denoise.reference_pixels import checked_area
 
 TRIPLET = "triplet"
 SAMPLE_WINDOWS, SAMPLE_SIDE = 16, 32

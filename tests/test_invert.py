@@ -11,7 +11,8 @@ from cube_denoise.blocks import lazy
 from cube_denoise.conventions import VARIABLES, displacement_to_phase
 from cube_denoise.invert import invert, plan_inversion
 from cube_denoise.network import incidence_matrix
-from cube_denoise.reference import ReferenceArea, choose_reference, reference_phase
+from cube_denoise.reference import choose_reference, reference_phase
+from cube_denoise.reference_area import ReferenceArea
 
 WAVELENGTH = 0.05546576
 TIMES = np.datetime64("2020-01-01T05:00:00", "s") + 12 * 86400 * np.arange(12)

@@ -177,6 +177,23 @@ def invert(
         str | None,
         typer.Option(help="Reference area: first column:last + 1.", metavar="A:B"),
     ] = None,
+    reference_point: Annotated[
+        str | None,
+        typer.Option(
+            help="Reference area: 5 x 5 pixels around a place, degrees.",
+            metavar="LON,LAT",
+        ),
+    ] = None,
+    reference_polygon: Annotated[
+        Path | None,
+        typer.Option(help="Reference area: GeoJSON file.", metavar="FILE"),
+    ] = None,
+    reference_date: Annotated[
+        str,
+        typer.Option(
+            help="Date of displacement 0: YYYY-MM-DD, first, or least-residual."
+        ),
+    ] = "first",
     variable: Annotated[
         str | None,
         typer.Option(help="corrected_phase (if there) or unwrapped_phase."),
@@ -192,24 +209,19 @@ def invert(
 
     Without a reference area the most coherent one is taken, and said.
 
-    Example: cube-denoise invert track-005 --reference-rows 45:55
-    --reference-columns 15:25
+    Example: cube-denoise invert track-005 --reference-point -99.13,19.41
     """
     from cube_denoise.steps import invert_cube
 
     _check_json(dry_run, as_json)
-    if (reference_rows is None) != (reference_columns is None):
-        raise ValueError("--reference-rows and --reference-columns go together")
-    reference = None
-    if reference_rows is not None and reference_columns is not None:
-        reference = {
-            "y": _range(reference_rows, "--reference-rows"),
-            "x": _range(reference_columns, "--reference-columns"),
-        }
+    reference = _reference(
+        reference_rows, reference_columns, reference_point, reference_polygon
+    )
     pool = _workers(cluster, workers, memory_limit)
     options: dict[str, Any] = {"weights": weights, "reference": reference}
     options |= {"variable": variable, "robust": robust, "gaps": gaps}
     options |= {"unwrapping": unwrapping, "model": model, "uncertainty": uncertainty}
+    options |= {"reference_date": reference_date}
     if dry_run:
         from cube_denoise.dry_run import plan_invert
 
@@ -320,6 +332,31 @@ def _tell_plan(plan: "DryRun", as_json: bool) -> None:
 
     Console(soft_wrap=True).print(plan_table(plan), markup=False)
     typer.echo("\n".join(plan_notes(plan)))
+
+
+def _reference(
+    rows: str | None, columns: str | None, point: str | None, polygon: Path | None
+) -> Any:
+    """Reference area of an inversion, given at most once."""
+    if (rows is None) != (columns is None):
+        raise ValueError("--reference-rows and --reference-columns go together")
+    given = {
+        "--reference-rows": rows,
+        "--reference-point": point,
+        "--reference-polygon": polygon,
+    }
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise ValueError(f"{' and '.join(names)}: give one reference area")
+    if rows is not None and columns is not None:
+        return {
+            "y": _range(rows, "--reference-rows"),
+            "x": _range(columns, "--reference-columns"),
+        }
+    if point is not None:
+        lon, lat = numbers(point, "--reference-point", 2)
+        return {"lon": lon, "lat": lat}
+    return polygon
 
 
 def _range(text: str, option: str) -> list[int]:

@@ -20,7 +20,8 @@ import xarray as xr
 from cube_denoise.conventions import PAIR, TIME, X, Y, years_since
 from cube_denoise.invert import OUTPUTS, invert
 from cube_denoise.network import connected_subsets, pair_indices
-from cube_denoise.reference import ReferenceArea, choose_reference, phase_variable
+from cube_denoise.reference import choose_reference, phase_variable
+from cube_denoise.reference_area import ReferenceArea
 
 BANDWIDTH = 3.0
 """Default bandwidth in time, mean intervals between dates (as LiCSBAS filters)."""

@@ -35,7 +35,9 @@ from cube_denoise.evaluate.structure import DISTANCES_KM, pair_structure
 from cube_denoise.grid import pixel_spacing
 from cube_denoise.invert import invert
 from cube_denoise.progress import progress
-from cube_denoise.reference import ReferenceArea, checked_area, choose_reference
+from cube_denoise.reference import choose_reference
+from cube_denoise.reference_area import ReferenceArea
+from cube_denoise.reference_pixels import checked_area
 
 if TYPE_CHECKING:
     from cube_denoise.corrections import Method

@@ -164,7 +164,7 @@ def _velocities(evaluation: "Evaluation") -> dict[str, xr.DataArray]:
     like = maps["raw"]
     true = MM * evaluation.truth["velocity"].transpose(Y, X).values
     area = evaluation.reference
-    at_rest = like.copy(data=true - np.nanmean(true[area.y, area.x]))
+    at_rest = like.copy(data=true - np.nanmean(area.cut(true)))
     return {"truth": at_rest.assign_attrs(like.attrs), **maps}
 
 

@@ -24,7 +24,7 @@ from cube_denoise.evaluate.similarity import correlation, ssim, ssim_poster
 from cube_denoise.evaluate.station_misfit import station_misfit
 from cube_denoise.evaluate.structure import DISTANCES_KM
 from cube_denoise.evaluate.uncertainty import coverage
-from cube_denoise.reference import ReferenceArea
+from cube_denoise.reference_area import ReferenceArea
 
 MM = 1e3
 
@@ -40,7 +40,7 @@ def against_truth(
     velocity, std = (inversion[n].values for n in ("velocity", "velocity_std"))
     true = truth["velocity"].transpose(Y, X).values
     before = velocity if raw is None else raw["velocity"].values
-    at_rest = true - np.nanmean(true[area.y, area.x])
+    at_rest = true - np.nanmean(area.cut(true))
     scores = {
         "velocity slope": amplitude_slope(velocity, true),
         "velocity rms error": MM * rms_error(velocity, true),
