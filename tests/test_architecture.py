@@ -19,6 +19,7 @@ FLOORS = (
     "cycle_search device gaps grid interferogram "
     "inversion inversion.continuation inversion.elimination inversion.gaps "
     "inversion.incremental inversion.kernel inversion.lanes "
+    "inversion.piecewise_spread "
     "inversion.robust inversion.solver inversion.spread models.dncnn models.zoo "
     "network normalise places progress raster_access same_pixels simulate.assembly simulate.atmosphere simulate.climate "
     "simulate.crack simulate.deformation simulate.ground simulate.ionosphere "

@@ -46,7 +46,8 @@ from cube_denoise.inversion.kernel import (
     state_rows,
 )
 from cube_denoise.inversion.lanes import LANES
-from cube_denoise.inversion.spread import pair_variance, slopes, variances
+from cube_denoise.inversion.piecewise_spread import feed, slopes, variances
+from cube_denoise.inversion.spread import pair_variance
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,7 @@ def _resume_tiles(
                 _keep(kept[c], of_load[c], loads)
                 kept[c, ONE_ONE : ONE_ONE + 3] = energy
             slopes(plan, w, variance, state, slope, turned, cuts[c], cuts[c + 1])
-            _feed(
+            feed(
                 *(plan, state, turned, linked, times, loads, energy),
                 *(cuts[c], cuts[c + 1]),
             )
@@ -271,43 +272,6 @@ def _count_data(plan, w, data, k_from, k_to):
         weight = w[pair[i]]
         for p in range(LANES):
             data[p] += 1.0 if weight[p] > ZERO else 0.0
-
-
-@_compiled
-def _feed(plan, state, turned, linked, times, loads, energy, k_from, k_to):
-    r"""Eliminate coefficients b, 1 and t of linked dates, as currents.
-
-    :math:`b^T N^{-1} b = \sum_k b_k^2 / s_k` with the currents and sums that positions
-    have when they are eliminated; to `energy` goes its derivative by e,
-    :math:`b^T C b`.
-    """
-    start, others = plan[0], plan[1]
-    entries, count = others.size, start.size - 1
-    for k in range(k_from, k_to):
-        inverse, inverse_slope = state[entries + 2 * count + 1 + k], turned[entries + k]
-        one, time = loads[k], loads[count + k]
-        one_slope, time_slope = loads[2 * count + k], loads[3 * count + k]
-        for p in range(LANES):
-            here = 1.0 if linked[k, p] else 0.0
-            one[p] += here
-            time[p] += here * times[k]
-            i, s = inverse[p], inverse_slope[p]
-            energy[0, p] += one[p] * (2.0 * one_slope[p] * i + one[p] * s)
-            energy[1, p] += (one[p] * time_slope[p] + one_slope[p] * time[p]) * i + one[
-                p
-            ] * time[p] * s
-            energy[2, p] += time[p] * (2.0 * time_slope[p] * i + time[p] * s)
-        for a in range(start[k], start[k + 1]):
-            ratio, ratio_slope, o = state[a], turned[a], others[a]
-            for p in range(LANES):
-                loads[o, p] += ratio[p] * one[p]
-                loads[count + o, p] += ratio[p] * time[p]
-                loads[2 * count + o, p] += (
-                    ratio_slope[p] * one[p] + ratio[p] * one_slope[p]
-                )
-                loads[3 * count + o, p] += (
-                    ratio_slope[p] * time[p] + ratio[p] * time_slope[p]
-                )
 
 
 @_compiled
