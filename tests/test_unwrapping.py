@@ -127,6 +127,20 @@ def test_no_correction_is_cheaper(neighbours):
     assert decided >= 2
 
 
+def test_errors_near_each_other_are_searched_together():
+    """Two long pairs look like two short ones between them, through a closed loop."""
+    first, second, triplets = network(10, 2)
+    at = {pair: k for k, pair in enumerate(zip(first, second, strict=True))}
+    wrong = np.zeros((first.size, 2), int)
+    wrong[at[1, 3]], wrong[at[3, 5], 0], wrong[at[3, 5], 1] = -1, 1, -1
+    phase = consistent(first, second, 2) + (CYCLE * wrong).astype("f4")
+    assert not opened(phase, triplets)[2].any()
+    cycles, undecided = unwrapping_cycles(phase, triplets)
+    either = {at[1, 3], at[3, 5], at[2, 3], at[3, 4]}
+    assert set(np.flatnonzero(undecided[:, 0])) == either and not cycles[:, 0].any()
+    np.testing.assert_array_equal(cycles[:, 1], -wrong[:, 1])
+
+
 def test_many_errors_far_apart_are_all_corrected():
     """Fifteen errors in one pixel, each of which is decided alone."""
     first, second, triplets = network(120, 3)
