@@ -386,12 +386,20 @@ def rate_errors(
     upper = np.triu_indices(size)
     matrix = np.empty((there.shape[1], size, size))
     matrix[:, upper[0], upper[1]] = matrix[:, upper[1], upper[0]] = products.T
-    gram = np.einsum("dp,da,db->pab", there, basis, basis, optimize=True)
-    regular = np.linalg.eigvalsh(gram)[:, 0] > 1e-10
-    gram[~regular] = np.eye(size)
-    inverse = np.linalg.inv(gram)
-    row = inverse @ functional
-    rate = np.einsum("pa,pab,pb->p", row, matrix, row)
-    scatter = total - np.einsum("pab,pba->p", inverse, matrix)
-    bad = ~regular | (there.sum(0) <= 1)
-    return np.where(bad, np.nan, rate), np.where(bad, np.nan, scatter)
+    # With all dates the basis is orthonormal.
+    rate = np.einsum("a,pab,b->p", functional, matrix, functional, optimize=True)
+    scatter = total - np.einsum("paa->p", matrix)
+    gappy = np.flatnonzero(~there.all(0))
+    if gappy.size:
+        some = there[:, gappy].astype("float64")
+        gram = np.einsum("dp,da,db->pab", some, basis, basis, optimize=True)
+        regular = np.linalg.eigvalsh(gram)[:, 0] > 1e-10
+        gram[~regular] = np.eye(size)
+        inverse = np.linalg.inv(gram)
+        row = inverse @ functional
+        of_gappy = np.einsum("pa,pab,pb->p", row, matrix[gappy], row, optimize=True)
+        lost = np.einsum("pab,pba->p", inverse, matrix[gappy])
+        bad = ~regular | (some.sum(0) <= 1)
+        rate[gappy] = np.where(bad, np.nan, of_gappy)
+        scatter[gappy] = np.where(bad, np.nan, total[gappy] - lost)
+    return rate, scatter
