@@ -204,14 +204,16 @@ def plan_inversion(
     reference: Reference = None,
     variable: str | None = None,
     block: int = 256,
+    constants: np.ndarray | None = None,
     **settings: str,
 ) -> BlockJob:
     """`invert` as a plan of independent windows over (y, x); same options and errors.
 
     Reads the reference area now (the whole cube if it is to be chosen), the rest when
-    the windows are computed.
+    the windows are computed. With `constants`, the phase of the pairs in the area,
+    shape (pairs,), it reads nothing now.
     """
-    return _plan(cube, Settings(**settings), reference, variable, block)
+    return _plan(cube, Settings(**settings), reference, variable, block, constants)
 
 
 def _plan(
@@ -220,6 +222,7 @@ def _plan(
     reference: Reference,
     variable: str | None,
     block: int,
+    constants: np.ndarray | None = None,
 ) -> BlockJob:
     """`plan_inversion`; warnings name the caller of the function that called this."""
     variable = check_inversion(cube, settings, variable)
@@ -229,7 +232,8 @@ def _plan(
     if asked_reference(reference) is None:
         reference = choose_reference(cube, variable=variable)
     area = checked_area(reference, cube)
-    constants = reference_phase(cube, variable, area)
+    if constants is None:
+        constants = reference_phase(cube, variable, area)
     used = np.isfinite(constants)
     if not used.all():
         names = [f"{times[first[k]]}/{times[second[k]]}" for k in np.flatnonzero(~used)]
@@ -348,7 +352,7 @@ def _invert_window(
     coherence = None
     if "coherence" in cube:
         coherence = _pixels(read_window(cube, "coherence", window))
-        _check_coherence(coherence, window)
+        check_coherence(coherence, window)
     referenced = (_pixels(phase) - constants[:, None]).astype("float32")
     closed = close_phase(
         referenced, triplets, unwrapping=settings.unwrapping, loop_constants=loops
@@ -397,7 +401,7 @@ def _invert_window(
     }
 
 
-def _check_coherence(coherence: np.ndarray, window: Window) -> None:
+def check_coherence(coherence: np.ndarray, window: Window) -> None:
     """Refuse coherence in other units, such as 0..255."""
     low = np.fmin.reduce(coherence, axis=None)
     high = np.fmax.reduce(coherence, axis=None)
