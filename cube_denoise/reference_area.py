@@ -204,11 +204,11 @@ def _polygon(geojson: Mapping[str, Any], shown: str) -> dict[str, Any]:
         kind = part.get("type") if isinstance(part, Mapping) else None
         inner = {"FeatureCollection": "features", "GeometryCollection": "geometries"}
         if kind in inner:
-            parts = [*part.get(inner[kind], ()), *parts]
+            parts = [*(part.get(inner[kind]) or ()), *parts]
         elif kind == "Feature":
             parts.insert(0, part.get("geometry"))
         elif kind in ("Polygon", "MultiPolygon"):
-            given = part.get("coordinates", ())
+            given = part.get("coordinates") or ()
             polygons += [given] if kind == "Polygon" else given
         else:
             raise ValueError(f"{shown} has a {kind}: it must hold polygons only")
@@ -236,6 +236,8 @@ def _rings(polygon: Any, shown: str) -> list[list[list[float]]]:
         rings = [[[float(x), float(y)] for x, y, *_ in ring] for ring in polygon]
         if not rings or not all(np.isfinite(ring).all() for ring in rings):
             raise ValueError("no rings, or numbers that are not finite")
+        if any(len(ring) < 4 or ring[0] != ring[-1] for ring in rings):
+            raise ValueError("a ring has four points or more and ends as it begins")
         shape = Geometry({"type": "Polygon", "coordinates": rings}, None)
         if shape.is_empty or not shape.is_valid:
             raise ValueError("rings cross, or are empty")

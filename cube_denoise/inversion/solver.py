@@ -114,6 +114,12 @@ def solve(
     Returns
     -------
     Solution
+
+    Raises
+    ------
+    ValueError
+        If weights or coherence do not have the shape of the phase, or a weight is
+        negative or not finite.
     """
     pairs, pixels = phase.shape
     dates = plan.order.size + (plan.origin >= 0)
@@ -132,6 +138,7 @@ def solve(
         way, worth = WEIGHTS[weights], coherence
     else:
         way, worth = GIVEN, weights
+    _check_worth(worth, way, phase.shape)
     nothing = np.empty((0, pixels), "float32")
     tiles = -(-pixels // LANES)
     edges = [min(pixels, LANES * (tiles * k // threads)) for k in range(threads + 1)]
@@ -173,6 +180,22 @@ def solve(
         products[1:],
     )
     return Solution(series, *quality_maps, deviations, told[0], told[1])
+
+
+def _check_worth(worth: np.ndarray | None, way: int, shape: tuple[int, ...]) -> None:
+    """Refuse weights, or coherence they come from, that compiled code would misread."""
+    name = "weights" if way == GIVEN else "coherence"
+    if worth is None:
+        if way != WEIGHTS["none"]:
+            raise ValueError("coherence=None: weights of that kind need it")
+    elif worth.shape != shape:
+        raise ValueError(f"{name} has shape {worth.shape}: phase has {shape}")
+    elif way == GIVEN and worth.size:
+        low, high = worth.min(), worth.max()
+        if not (low >= 0 and np.isfinite(high)):
+            raise ValueError(
+                f"weights are {low} to {high}: they must be 0 or more, and finite"
+            )
 
 
 def scratch_memory(plan: Elimination, pairs: int, *, errors: bool = True) -> int:
