@@ -197,12 +197,19 @@ class Bench:
         share = self.stack.phase.shape[1] / runner.pixels
         return [share * r["seconds"] for r in runner.runs]
 
-    def ratio(self, case: str, side: str, threads: int | None = None) -> float:
-        """Time of a side over that of ours, on all cores by default; medians."""
+    def ratio(self, case: str, side: str, threads: int) -> float:
+        """Time of a side over that of ours, on as many threads; medians."""
         mine = OWN_STORE if case == STORE else OURS
-        count = threads or self.cores
-        theirs, ours = (self.seconds(case, s, count) for s in (side, mine))
+        theirs, ours = (self.seconds(case, s, threads) for s in (side, mine))
         return median(theirs) / median(ours) if theirs and ours else float("nan")
+
+    def lead(self, case: str, side: str) -> float:
+        """Our rate on all cores over the better one of a peer, of one core and all."""
+        mine = OWN_STORE if case == STORE else OURS
+        ours = self.seconds(case, mine, self.cores)
+        theirs = [self.seconds(case, side, n) for n in {1, self.cores}]
+        best = min((median(t) for t in theirs if t), default=float("nan"))
+        return best / median(ours) if ours else float("nan")
 
     def ratios(self) -> list[Row]:
         """How many times the rate of every other side ours is."""
@@ -235,13 +242,13 @@ class Bench:
         memory = max(extra) / 1e6 if extra else float("nan")
         floor = self.paired(WEIGHTED, (OURS, self.cores), (FLOOR, self.cores))
         scaling = self.paired(WEIGHTED, (OURS, 1), (OURS, 2))
-        command = self.ratio(STORE, "ifgram_inversion.py")
+        command = self.lead(STORE, "ifgram_inversion.py")
         return [
-            Goal("gaps and weights, x MintPy", self.ratio(WEIGHTED, "MintPy"), 700),
+            Goal("gaps and weights, x MintPy", self.lead(WEIGHTED, "MintPy"), 700),
             Goal("gaps and weights, x memory pass", floor, 6, most=True),
-            Goal("irregular gaps, x insar-rs", self.ratio(irregular, "insar-rs"), 250),
-            Goal("no gaps, x insar-rs", self.ratio(plain, "insar-rs"), 4),
-            Goal("no gaps, x dolphin", self.ratio(plain, "dolphin"), 4),
+            Goal("irregular gaps, x insar-rs", self.lead(irregular, "insar-rs"), 250),
+            Goal("no gaps, x insar-rs", self.lead(plain, "insar-rs"), 4),
+            Goal("no gaps, x dolphin", self.lead(plain, "dolphin"), 4),
             Goal("extra memory of a block", memory, 50, "MB", most=True),
             Goal("two threads over one", scaling, 1.8),
             Goal("store to store, x MintPy's command", command, 100),
@@ -322,6 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         f"second; medians and ranges of {size.rounds} runs, {size.few} of what takes "
         f"over {SLOW:g} s.",
         "; ".join(f"{s} {v}" for s, v in versions.items()) + ".",
+        "Peers are judged by their better rate, of one core and all. "
         "MintPy on more cores is a box of rows for each in processes, its command as "
         "many Dask workers; HDF5 is read in either. insar-rs has no weights; gaps need "
         "weights in dolphin, which then solves a part of the rows.",

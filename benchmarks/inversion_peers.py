@@ -2,11 +2,11 @@
 
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ ENVIRONMENT = {
     "dolphin": "dolphin",
 }
 """Peer whose environment a side runs in; other sides run in ours."""
+BY_PROCESSES = ("MintPy",)
+"""Sides that take a process for each core instead of threads."""
 STAND_IN = '''"""Stand-in for GDAL, which no wheel has.
 
 dolphin imports it; its inversion does not use it.
@@ -39,6 +41,8 @@ from unittest.mock import MagicMock
 for name in ("gdal", "gdal_array", "gdalconst", "ogr", "osr"):
     globals()[name] = sys.modules[f"osgeo.{name}"] = MagicMock(name=name)
 '''
+PATIENCE = 600.0
+"""Seconds after which a side that has not answered is left out."""
 TAIL = 2000
 """Characters of a log that an error shows."""
 
@@ -94,7 +98,7 @@ def _stand_in(program: Path) -> None:
         (folder / "__init__.py").write_text(STAND_IN)
 
 
-def limits(threads: int) -> Mapping[str, str]:
+def limits(threads: int) -> dict[str, str]:
     """Environment variables that hold libraries to a number of threads."""
     names = ("OMP", "OPENBLAS", "MKL", "NUMBA", "RAYON")
     return {f"{name}_NUM_THREADS": str(threads) for name in names}
@@ -136,7 +140,7 @@ class Runner:
                 stderr=errors,
                 text=True,
                 cwd=TOP,
-                env=os.environ | limits(threads),
+                env=os.environ | limits(1 if side in BY_PROCESSES else threads),
             )
         made = cls(side, threads, process, log)
         told = made._answer()
@@ -175,8 +179,12 @@ class Runner:
 
     def _answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        told = dict(json.loads(line)) if line else {"failed": "it ended"}
+        if not select.select([self.process.stdout], [], [], PATIENCE)[0]:
+            self.process.kill()
+            told = {"failed": f"no answer within {PATIENCE:g} s"}
+        else:
+            line = self.process.stdout.readline()
+            told = dict(json.loads(line)) if line else {"failed": "it ended"}
         if "failed" in told:
             self.stop()
             tail = self.log.read_text()[-TAIL:]

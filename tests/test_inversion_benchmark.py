@@ -2,6 +2,7 @@
 
 import json
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -11,7 +12,7 @@ from benchmarks import inversion, inversion_networks, inversion_peers
 from benchmarks.inversion_ours import memory_pass, solve_ours
 from benchmarks.inversion_peers import PeerError, Runner, environment
 from benchmarks.inversion_side import Inputs, Side
-from benchmarks.inversion_stack import neighbours, simulate
+from benchmarks.inversion_stack import GAPS, neighbours, simulate
 from benchmarks.inversion_store import reference_pixel, write_hdf5
 from benchmarks.inversion_worker import once
 
@@ -134,6 +135,10 @@ def test_a_side_that_fails_says_why(small, tmp_path):
     if find_spec("insar_rs") is None:
         with pytest.raises(PeerError, match=r"insar-rs failed: .*No module.*insar_rs"):
             Runner.start("insar-rs", tmp_path, 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inversion_peers, "PATIENCE", 0.01)
+        with pytest.raises(PeerError, match=r"no answer within 0.01 s"):
+            Runner.start("memory pass", tmp_path, 1)
     with pytest.raises(PeerError, match="FileNotFoundError"):
         (tmp_path / "empty").mkdir()
         Runner.start("cube_denoise", tmp_path / "empty", 1)
@@ -158,6 +163,25 @@ def test_one_thread_is_one_core(small, tmp_path):
     assert runner.series().shape == small.truth.shape
     runner.stop()
     assert runner.process.returncode == 0
+
+
+def test_a_peer_is_judged_by_its_better_rate(tmp_path):
+    size = inversion.Size(GAPS, dates=4, pixels=8, rounds=1, few=1, peers=False)
+    bench = inversion.Bench(tmp_path, size)
+    bench.cores = 2
+
+    def runner(*seconds, pixels=64):
+        runs = [{"seconds": s} for s in seconds]
+        return SimpleNamespace(runs=runs, pixels=pixels)
+
+    bench.runs = {
+        ("no gaps", "cube_denoise", 2): runner(0.1, 0.2, 0.9),
+        ("no gaps", "dolphin", 1): runner(0.5, pixels=32),  # of half the pixels
+        ("no gaps", "dolphin", 2): runner(3.0),
+    }
+    assert bench.lead("no gaps", "dolphin") == pytest.approx(5)
+    assert bench.ratio("no gaps", "dolphin", 2) == pytest.approx(15)
+    assert np.isnan(bench.lead("no gaps", "insar-rs"))
 
 
 def test_verdicts():
