@@ -19,7 +19,9 @@ from cube_denoise.cluster import Workers
 from cube_denoise.conventions import PAIR, VARIABLES, X, Y, pair_label
 from cube_denoise.correct import PASSED_THROUGH, plan_correction
 from cube_denoise.corrections import Correction, find_correction
+from cube_denoise.extend import Parts, plan_extension
 from cube_denoise.invert import Settings, plan_inversion
+from cube_denoise.last_inversion import KEPT, last_stand
 from cube_denoise.places import PlaceError
 from cube_denoise.progress import progress
 from cube_denoise.reference_area import Reference, asked_reference
@@ -200,17 +202,21 @@ def invert_cube(
     if not inversion_is_due(cube, asked):
         return StepReport(notes=["displacement and velocity are up to date"])
     report = StepReport()
+    stand = last_stand(cube, asked)
     job = _noted(
         report,
         partial(
             plan_inversion,
             cube,
             **asked["settings"],
-            reference=asked["reference"],
+            reference=asked["reference"] if stand is None else stand.reference,
             variable=variable,
             block=store.writing_unit(cube, "velocity")[0],
+            constants=None if stand is None else stand.constants,
         ),
     )
+    extension, note = plan_extension(cube, job, asked, stand)
+    report.notes += [note] if note else []
     report.done = cube.sizes[Y] * cube.sizes[X]
     chosen = dict(job.attributes["velocity"])
     chosen["inversion_options"] = store.fingerprint(asked)
@@ -219,18 +225,24 @@ def invert_cube(
     rows, columns = chosen["reference_rows"], chosen["reference_columns"]
     if asked["reference"] is None:
         report.notes.append(
-            f"reference area chosen by coherence: rows {rows[0]} to {rows[1]}, "
-            f"columns {columns[0]} to {columns[1]}"
+            f"reference area {'chosen by coherence' if stand is None else 'kept'}: "
+            f"rows {rows[0]} to {rows[1]}, columns {columns[0]} to {columns[1]}"
         )
+    attributes = {n: {**job.attributes[n], **chosen} for n in job.outputs}
+    message = f"{cube.sizes[PAIR]} pairs of {chosen['phase_variable']}"
+    if extension is not None and not extension.fresh:
+        begin = str(job.coords["time"][extension.begins[0]])[:10]
+        message += f", dates from {begin} on"
 
     def layout(root: zarr.Group) -> None:
-        store.declare(
-            root,
-            job.outputs,
-            job.sizes,
-            attributes={n: {**job.attributes[n], **chosen} for n in job.outputs},
-            times=np.asarray(job.coords["time"]),
-        )
+        times = np.asarray(job.coords["time"])
+        if extension is None or extension.fresh:
+            store.remove(root, KEPT)
+            store.declare(
+                root, job.outputs, job.sizes, attributes=attributes, times=times
+            )
+        if extension is not None:
+            extension.lay_out(root, cube, job, attributes)
 
     with workers or Workers() as pool:
         _fill(
@@ -241,8 +253,9 @@ def invert_cube(
             asked,
             job,
             pool,
+            extension,
             layout=layout,
-            message=f"{cube.sizes[PAIR]} pairs of {chosen['phase_variable']}",
+            message=message,
             details={"used": chosen, "notes": report.notes},
         )
     return report
@@ -287,13 +300,17 @@ def _fill(
     asked: Mapping[str, Any],
     job: BlockJob,
     pool: Workers,
+    compute: Callable[[xr.Dataset, Window], Parts] | None = None,
     *,
     layout: Callable[[zarr.Group], None],
     message: str,
     details: Mapping[str, Any],
     finish: Callable[[zarr.Group], None] | None = None,
 ) -> None:
-    """Stage a block job and publish it."""
+    """Stage a block job and publish it.
+
+    `compute` takes the place of what the job does with a window.
+    """
     size = sum(
         np.dtype(VARIABLES[n].dtype).itemsize
         * np.prod([job.sizes[d] for d in VARIABLES[n].dims])
@@ -305,9 +322,10 @@ def _fill(
         with progress(
             step, len(job.windows), unit="blocks", size=size / len(job.windows)
         ) as advance:
-            tasks = [(job.computing(window), window) for window in job.windows]
+            work: store.Work = _one_window if compute is None else _all_parts
+            tasks = [(compute or job.computing(w), w) for w in job.windows]
             try:
-                stage.fill(_one_window, tasks, pool, advance=advance)
+                stage.fill(work, tasks, pool, advance=advance)
             except ValueError as error:
                 if not isinstance(error, store.CubeError | PlaceError):
                     stage.discard()  # going on would end in the same
@@ -320,3 +338,10 @@ def _one_window(
 ) -> Iterator[tuple[Window, Mapping[str, np.ndarray]]]:
     compute, window = task
     yield window, compute(cube, window)
+
+
+def _all_parts(
+    cube: xr.Dataset, task: tuple[Callable[[xr.Dataset, Window], Parts], Window]
+) -> Parts:
+    compute, window = task
+    yield from compute(cube, window)

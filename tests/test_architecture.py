@@ -21,7 +21,7 @@ FLOORS = (
     "inversion.incremental inversion.kernel inversion.lanes "
     "inversion.piecewise_spread "
     "inversion.robust inversion.solver inversion.spread models.dncnn models.zoo "
-    "network normalise places progress raster_access same_pixels simulate.assembly simulate.atmosphere simulate.climate "
+    "network normalise pair_variances places progress raster_access same_pixels simulate.assembly simulate.atmosphere simulate.climate "
     "simulate.crack simulate.deformation simulate.ground simulate.ionosphere "
     "simulate.pair_errors simulate.residual_fields simulate.seeds simulate.sensor "
     "simulate.sources simulate.spectrum simulate.stack_delays simulate.stations "
@@ -46,9 +46,9 @@ FLOORS = (
     "store.staging "
     "store.upkeep time_fit rate_error velocity",
     # 3: what is done to a cube.
-    "append catalog changes charts correct cube_fit dataset evaluate.columns "
+    "append extend last_inversion series_sums catalog changes charts correct cube_fit dataset evaluate.columns "
     "evaluate.held_out evaluate.injection evaluate.recovery evaluate.redrawn "
-    "evaluate.scoring export invert pair_sources plot state summary unwrapping "
+    "evaluate.scoring export invert pair_residuals pair_sources plot state summary unwrapping "
     "versions",
     # 4: what fills a cube or a network.
     "block_cost calibration estimate evaluate.detection_pictures evaluate.findings "
@@ -58,7 +58,7 @@ FLOORS = (
     # 5: composed.
     "demo dry_run job pipeline update",
     # 6: thin.
-    "__main__ cli cli.application cli.closure cli.judge cli.look cli.make cli.plan_table "
+    "__main__ cli cli.application cli.closure cli.judge cli.look cli.make cli.plan_table cli.residuals "
     "cli.sources cli.steps cli.versions",
 )
 FLOOR = {name: k for k, names in enumerate(FLOORS, 1) for name in names.split()}
