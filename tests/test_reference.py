@@ -27,6 +27,8 @@ from cube_denoise.reference_pixels import checked_area
 from cube_denoise.steps import invert_cube
 from cube_denoise.store import open_cube
 
+pytestmark = pytest.mark.usefixtures("logging_as_it_was")
+
 WAVELENGTH = 0.05546576
 UTM = "EPSG:32613"
 LEFT, TOP, STEP = 500_000.0, 2_010_000.0, 50.0
@@ -115,7 +117,9 @@ def test_ways_to_write_pixels_are_one():
 def test_a_point_takes_the_square_around_its_pixel(at, window):
     cube = cube_of(noise())
     x, y = LEFT + at[0], TOP - at[1]
-    column, row = (int(np.abs(cube[d].values - v).argmin()) for d, v in (("x", x), ("y", y)))
+    column, row = (
+        int(np.abs(cube[d].values - v).argmin()) for d, v in (("x", x), ("y", y))
+    )
     want = np.zeros((30, 40), bool)
     half = window // 2
     for k, n in np.ndindex(want.shape):
