@@ -3,6 +3,7 @@
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import icechunk
 import numpy as np
@@ -14,8 +15,11 @@ from s3_server import BUCKET, Server
 from zarr.errors import GroupNotFoundError
 
 from cube_denoise import places, store
+from cube_denoise.blocks import Window
 from cube_denoise.ingest import ingest_dataset
 from cube_denoise.store import answers
+from cube_denoise.store.filling import Done, Fill
+from cube_denoise.store.repository import open_snapshot
 
 URL = f"s3://{BUCKET}/cut"
 
@@ -63,6 +67,41 @@ def test_every_answer_may_be_cut_once(proxy: Proxy) -> None:
             assert len(proxy.requests) > cut
 
 
+ONE_PAIR = {"pair": slice(0, 1), "y": slice(0, 64), "x": slice(0, 64)}
+
+
+def twos(cube: xr.Dataset, task: object) -> Iterator[tuple[Window, dict[str, Any]]]:
+    yield ONE_PAIR, {"unwrapped_phase": np.full((1, 64, 64), 2, "float32")}
+
+
+def filling() -> Fill:
+    """A task that writes, as a worker gets it."""
+    session = store.open_repository(URL).writable_session("main")
+    return Fill(URL, session.snapshot_id, session.fork(), twos)
+
+
+def test_a_writing_worker_may_have_every_answer_cut_once(proxy: Proxy) -> None:
+    truth = opened_here()
+    writing = pickle.dumps(filling())
+
+    def task() -> Done:
+        open_snapshot.cache_clear()
+        return pickle.loads(writing)((0, None))
+
+    task()  # what a process asks once
+    proxy.begin()
+    task()
+    reads = [k for k, (method, _) in enumerate(proxy.requests) if method == "GET"]
+    assert len(reads) >= 2
+    for cut in reads:
+        proxy.begin(lambda number, path, cut=cut: number == cut)
+        done = task()
+        assert len(proxy.requests) > cut
+        written = zarr.open_group(done.fork.store, mode="r")["unwrapped_phase"]
+        assert (written[:] == 2).all()
+    np.testing.assert_array_equal(opened_here(), truth)  # nothing is committed
+
+
 @pytest.mark.parametrize(
     "kind",
     [
@@ -88,11 +127,16 @@ def test_answers_that_are_always_cut(
     def values_of_a_worker() -> object:
         return pickle.loads(held)[1].values
 
+    writing = pickle.dumps(filling())
+
+    def a_writing_worker() -> object:
+        return pickle.loads(writing)((0, None))
+
     asked: list[Callable[[], object]] = [opened_here]
     if kind != "/refs/":
         asked += [values_of_a_worker]
     if kind == "/snapshots/":
-        asked += [group_of_a_worker, lambda: store.newest(URL)]
+        asked += [group_of_a_worker, a_writing_worker, lambda: store.newest(URL)]
     proxy.begin(lambda number, path: kind in path)
     if kind == "/snapshots/":  # what it is that must not reach anybody
         with pytest.raises(GroupNotFoundError):

@@ -9,9 +9,10 @@ import re
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import icechunk
+import zarr
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
@@ -80,9 +81,10 @@ def _worth_another(error: Exception, begin: float) -> bool:
 
 
 class SteadyStore(WrapperStore[icechunk.IcechunkStore]):
-    """Zarr store of a session, for reading: gives what is there, or raises `CubeError`.
+    """Zarr store of a session: gives what is there, or raises `CubeError`.
 
-    A failure never looks like a chunk that is not there, which is no data.
+    What is written goes through as it is. A failure never looks like a chunk that is
+    not there, which is no data.
     """
 
     def __init__(self, store: icechunk.IcechunkStore, url: str) -> None:
@@ -119,3 +121,8 @@ class SteadyStore(WrapperStore[icechunk.IcechunkStore]):
     ) -> AsyncGenerator[tuple[str, Buffer | None], None]:
         async for answer in Store._get_many(self, requests):
             yield answer
+
+
+def writable_group(session: Any, url: str) -> zarr.Group:
+    """Root group of a session, or of a fork of it, to read and to write."""
+    return zarr.open_group(SteadyStore(session.store, url), mode="r+")

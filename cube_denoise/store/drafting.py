@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import icechunk
-import zarr
 
 from cube_denoise.store import owners
+from cube_denoise.store.answers import writable_group
 from cube_denoise.store.repository import (
     CubeChangedError,
     CubeError,
@@ -102,7 +102,7 @@ class Draft:
             If the target branch has moved since the job began.
         """
         session = self.repository.writable_session(self.name)
-        root = zarr.open_group(session.store, mode="r+")
+        root = writable_group(session, self.url)
         add_to_history(root, f"{step}: {message}")
         metadata = commit_metadata(step, record) | {"complete": True, "draft": True}
         tip = session.commit(f"{step}: {message}", metadata=metadata)

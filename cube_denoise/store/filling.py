@@ -5,13 +5,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import icechunk
 import numpy as np
 import xarray as xr
-import zarr
 
 from cube_denoise.blocks import Window, variable_window
 from cube_denoise.conventions import PAIR, VARIABLES, X, Y
+from cube_denoise.store.answers import writable_group
 from cube_denoise.store.repository import open_snapshot
 from cube_denoise.store.shards import quick
 
@@ -53,7 +52,7 @@ class Fill:
     @functools.cached_property
     def arrays(self) -> dict[str, Any]:
         """Variables to write to, of this process; opened once for all its threads."""
-        root = zarr.open_group(self.fork.store, mode="r+")
+        root = writable_group(self.fork, self.url)
         return {name: quick(array) for name, array in root.arrays()}
 
     def __call__(self, numbered: tuple[int, Any]) -> Done:
@@ -72,9 +71,8 @@ class Fill:
         return Done(self.fork, summaries, None)
 
 
-def write_summaries(session: icechunk.Session, summaries: Sequence[Part]) -> None:
+def write_summaries(root: Any, summaries: Sequence[Part]) -> None:
     """Write what the tasks gave for their pairs, each variable at once."""
-    root: Any = zarr.open_group(session.store, mode="r+")
     for name in {part.name for part in summaries}:
         parts = [part for part in summaries if part.name == name]
         begin = min(part.window[PAIR].start for part in parts)

@@ -17,6 +17,7 @@ import zarr
 from cube_denoise.cluster import Workers
 from cube_denoise.progress import Advance
 from cube_denoise.store import owners
+from cube_denoise.store.answers import writable_group
 from cube_denoise.store.filling import Fill, Part, Work, write_summaries
 from cube_denoise.store.repository import (
     CubeChangedError,
@@ -112,7 +113,7 @@ class Stage:
     def change(self, edit: Callable[[zarr.Group], None], message: str) -> None:
         """Commit a change of structure or of small arrays, made in this process."""
         session = self.repository.writable_session(self.name)
-        edit(zarr.open_group(session.store, mode="r+"))
+        edit(writable_group(session, self.url))
         if session.has_uncommitted_changes:
             self._commit(session, message)
 
@@ -172,7 +173,8 @@ class Stage:
                 advance(amount(task))
                 finished += 1
             session.merge(*forks.values())
-            write_summaries(session, summaries)
+            if summaries:
+                write_summaries(writable_group(session, self.url), summaries)
             self.tasks_done += finished
             if session.has_uncommitted_changes:  # not if every task was skipped
                 self._commit(session, f"{self.tasks_done} of {len(tasks)} blocks")
@@ -206,7 +208,7 @@ class Stage:
             If the target branch has moved since the step began.
         """
         session = self.repository.writable_session(self.name)
-        root = zarr.open_group(session.store, mode="r+")
+        root = writable_group(session, self.url)
         if edit is not None:
             edit(root)
         add_to_history(root, f"{self.step}: {message}")
