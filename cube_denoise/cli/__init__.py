@@ -2,7 +2,7 @@
 
 from cube_denoise.cli.application import app
 
-from cube_denoise.cli import sources, steps, look, closure, versions, judge, make  # isort: skip  # as in --help
+from cube_denoise.cli import sources, steps, look, closure, residuals, versions, judge, make  # isort: skip  # as in --help
 
 __all__ = [
     "app",
@@ -11,6 +11,7 @@ __all__ = [
     "look",
     "main",
     "make",
+    "residuals",
     "sources",
     "steps",
     "versions",
