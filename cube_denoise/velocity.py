@@ -20,11 +20,19 @@ UNCERTAINTIES = ("effective", "residual", "bootstrap")
 
 STATEMENTS = {
     "effective": (
-        "allows for errors correlated in time by the lag-one autocorrelation of the "
-        "residuals"
+        "allows for errors correlated in time; on simulated series 68 % intervals held "
+        "64 to 73 % of truths where the correlation time was up to a quarter of the "
+        "span, 59 to 61 % beyond, 39 % under a cycle that the model lacks and the span "
+        "does not complete; corrected series: benchmarks.coverage"
     ),
-    "residual": "takes the errors of the dates as independent",
-    "bootstrap": "block bootstrap over dates",
+    "residual": (
+        "takes the errors of the dates as independent; on simulated series with errors "
+        "correlated over 30 days 68 % intervals held 32 to 40 % of truths"
+    ),
+    "bootstrap": (
+        "block bootstrap over dates; on simulated series 68 % intervals held 56 to 62 % "
+        "of truths for independent errors, 40 to 50 % for errors correlated over 30 days"
+    ),
 }
 """What a standard deviation says of itself, by `uncertainty`."""
 
