@@ -30,8 +30,9 @@ STATEMENTS = {
         "correlated over 30 days 68 % intervals held 32 to 40 % of truths"
     ),
     "bootstrap": (
-        "block bootstrap over dates; on simulated series 68 % intervals held 56 to 62 % "
-        "of truths for independent errors, 40 to 50 % for errors correlated over 30 days"
+        "block bootstrap over dates; on simulated series 68 % intervals held 56 to "
+        "62 % of truths for independent errors, 40 to 50 % for errors correlated over "
+        "30 days"
     ),
 }
 """What a standard deviation says of itself, by `uncertainty`."""
