@@ -4,7 +4,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -16,8 +16,10 @@ from cube_denoise.cluster import GPU
 from cube_denoise.conventions import PAIR, X, Y
 from cube_denoise.correct import plan_correction
 from cube_denoise.corrections import Correction
-from cube_denoise.invert import plan_inversion
+from cube_denoise.invert import Settings, plan_inversion
+from cube_denoise.network import pair_indices
 from cube_denoise.normalise import five_numbers
+from cube_denoise.store import PAIR_TIMES
 
 SIDE = 192
 """Most pixels a side of what is tried."""
@@ -29,6 +31,8 @@ VALUES = 1_500_000
 """Most phases in what is tried, where a block holds all pairs."""
 TRIED_PAIRS = 2
 """Pairs tried where each is corrected by itself."""
+NOISE = 0.2
+"""Of what is tried, rad."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +67,20 @@ class Rate:
 
 
 def made_up(cube: xr.Dataset, pairs: Sequence[int], side: int) -> xr.Dataset:
-    """Make a corner of a cube of its own dates and grid, with noise for data."""
+    """Make a corner of a cube of its own dates and grid: screens of dates, and noise.
+
+    Triplets close but for the noise, as those of most pixels do.
+    """
     shape = tuple(min(cube.sizes[d], side) for d in (Y, X))
     corner = cube.isel({PAIR: list(pairs), Y: slice(shape[0]), X: slice(shape[1])})
     corner = corner.drop_vars(list(corner.data_vars))
     rng = np.random.default_rng(0)
     size = (len(pairs), *shape)
-    smooth = np.cumsum(rng.normal(size=size), axis=2) / 8
-    corner["unwrapped_phase"] = ((PAIR, Y, X), smooth.astype("float32"))
+    first, second, times = pair_indices(*(corner[n].values for n in PAIR_TIMES))
+    screens = rng.standard_normal((times.size, *shape), "float32").cumsum(2) / 8
+    smooth = NOISE * rng.standard_normal(size, "float32")
+    smooth += screens[second] - screens[first]
+    corner["unwrapped_phase"] = ((PAIR, Y, X), smooth)
     if "coherence" in cube:
         values = rng.uniform(0.3, 0.9, size).astype("float32")
         corner["coherence"] = ((PAIR, Y, X), values)
@@ -201,7 +211,7 @@ def _layers(correction: Any) -> Iterator[list[float]]:
             hook.remove()
 
 
-def inversion_rate(cube: xr.Dataset, weights: str, variable: str) -> Rate:
+def inversion_rate(cube: xr.Dataset, settings: Settings, variable: str) -> Rate:
     """Invert made-up data of a cube's own network; see `correction_rate`."""
     count = cube.sizes[PAIR]
     side = min(64, max(8, int((VALUES / 4 / count) ** 0.5)))
@@ -210,8 +220,10 @@ def inversion_rate(cube: xr.Dataset, weights: str, variable: str) -> Rate:
         small = small.rename(unwrapped_phase=variable)
     corner: Window = {Y: slice(0, 4), X: slice(0, 4)}
     job = plan_inversion(
-        small, weights=weights, reference=corner, variable=variable, block=side
+        small, reference=corner, variable=variable, block=side, **asdict(settings)
     )
+    # What numba compiles, or loads, is done once and not for every value.
+    job.compute(small, corner)
     _, seconds, peak = _measured(lambda: job.compute(small, job.windows[0]))
     values = small[variable].size
     return Rate(seconds=seconds / values, memory=peak / values)

@@ -7,7 +7,7 @@ are exact before compression; memory, stored size and time are estimates.
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import xarray as xr
 
@@ -36,7 +36,7 @@ from cube_denoise.correct import correction_cuts
 from cube_denoise.corrections import Correction
 from cube_denoise.grid import grid_of
 from cube_denoise.ingest import ReadingPlan
-from cube_denoise.invert import OUTPUTS, inversion_cuts, temporary_memory
+from cube_denoise.invert import OUTPUTS, Settings, inversion_cuts, temporary_memory
 from cube_denoise.network import Network, pair_indices
 
 COMPRESSION = 0.8
@@ -124,11 +124,11 @@ class Rates:
             self.known[key] = correction_rate(cube, correction)
         return self.known[key]
 
-    def inversion(self, cube: xr.Dataset, weights: str, variable: str) -> Rate:
+    def inversion(self, cube: xr.Dataset, settings: Settings, variable: str) -> Rate:
         """See `calibration.inversion_rate`."""
-        key = (weights, variable, str(cube.sizes[PAIR]))
+        key = (*asdict(settings).values(), variable, str(cube.sizes[PAIR]))
         if key not in self.known:
-            self.known[key] = inversion_rate(cube, weights, variable)
+            self.known[key] = inversion_rate(cube, settings, variable)
         return self.known[key]
 
 
@@ -266,7 +266,7 @@ def estimate_correction(
 
 
 def estimate_inversion(
-    cube: xr.Dataset, *, weights: str, variable: str, chosen: bool, rates: Rates
+    cube: xr.Dataset, *, settings: Settings, variable: str, chosen: bool, rates: Rates
 ) -> StepEstimate:
     """Cost of inverting a cube.
 
@@ -274,8 +274,9 @@ def estimate_inversion(
     ----------
     cube : xarray.Dataset
         As it is, or would be.
-    weights, variable : str
-        Checked by `invert.check_inversion`.
+    settings : invert.Settings
+    variable : str
+        Both checked by `invert.check_inversion`.
     chosen : bool
         Whether the reference area is to be chosen, which reads everything once more.
     rates : Rates
@@ -298,7 +299,7 @@ def estimate_inversion(
     # Temporary arrays are gone when the outputs are encoded.
     temporary = max(temporary_memory(network, count, pixels), outputs)
     memory = layers * count * pixels * ITEM + outputs + temporary
-    rate = rates.inversion(cube, weights, variable)
+    rate = rates.inversion(cube, settings, variable)
     speed = codec_speed()
     tasks = math.prod(len(c) for c in cuts.values())
     scan = (1 + ("coherence" in cube)) * count * rows * columns * ITEM if chosen else 0
