@@ -11,6 +11,7 @@ import xarray as xr
 
 from cube_denoise.blocks import BlockJob, Window, lazy, spans, windows
 from cube_denoise.conventions import (
+    PAIR,
     PARAMETER,
     TIME,
     VARIABLES,
@@ -26,19 +27,18 @@ from cube_denoise.network import (
     pair_indices,
 )
 from cube_denoise.reference import (
-    choose_reference,
+    find_reference,
     phase_variable,
     read_window,
     reference_phase,
 )
-from cube_denoise.reference_area import Reference, asked_reference
+from cube_denoise.reference_area import Reference
 from cube_denoise.reference_date import (
     LEAST_RESIDUAL,
     asked_date,
     least_residual,
     reference_position,
 )
-from cube_denoise.reference_pixels import checked_area
 from cube_denoise.time_models import Design, TimeModel
 from cube_denoise.unwrapping import loop_constants
 from cube_denoise.velocity import STATEMENTS, UNCERTAINTIES, fit_model
@@ -52,6 +52,8 @@ OUTPUTS = (*SERIES, *MAPS)
 WEIGHTS = ("none", "coherence", "variance")
 ROBUST = ("none", "l1", "huber")
 GAPS = ("nan", "linear")
+BLOCK_MEMORY = 1 << 28
+"""Bytes up to which the pairs of a whole shard are read at once."""
 UNWRAPPING = ("none", "mask", "correct")
 ROUNDING = 1e-3
 """How far coherence may be outside 0..1 by rounding."""
@@ -132,7 +134,8 @@ def invert(
         at the reference date, which is named in the attribute ``reference_time``.
         ``displacement_std``, m, of the same from the coherence of the pairs and the
         residuals' size (`inversion.solver.solve`, `errors`). On (y, x): ``velocity``
-        and ``velocity_std`` (m/yr, see `velocity.fit_model` for what the latter holds),
+        and ``velocity_std`` (m/yr, see `velocity.fit_model` for what the latter holds;
+        two dates have a velocity, but its standard deviation is NaN),
         ``temporal_coherence`` |mean exp(j r)| and ``residual_rms`` (rad, unweighted) of
         the residuals r of the pairs used, ``closure_rms`` of all triplets (rad, before
         any correction), ``pair_count`` (pairs used) and ``gap_count`` (dates not linked
@@ -229,9 +232,7 @@ def _plan(
     early, late = cube["reference_time"].values, cube["secondary_time"].values
     first, second, times = pair_indices(early, late)
 
-    if asked_reference(reference) is None:
-        reference = choose_reference(cube, variable=variable)
-    area = checked_area(reference, cube)
+    area = find_reference(cube, reference, variable=variable)
     if constants is None:
         constants = reference_phase(cube, variable, area)
     used = np.isfinite(constants)
@@ -316,6 +317,18 @@ def check_inversion(cube: xr.Dataset, settings: Settings, variable: str | None) 
             f"{wavelength=}: cube.attrs must give the wavelength in metres"
         )
     return variable
+
+
+def inversion_block(cube: xr.Dataset) -> int:
+    """Side of the windows that `cube` is best inverted in, px.
+
+    A whole shard, which is read at one request per pair, where its pixels take no more
+    than `BLOCK_MEMORY`; else a chunk.
+    """
+    shard, chunk = int(cube.attrs["shard"]), int(cube.attrs["chunk"])
+    pixels = min(shard, cube.sizes[Y]) * min(shard, cube.sizes[X])
+    layers = 1 + ("coherence" in cube)
+    return shard if 4 * layers * cube.sizes[PAIR] * pixels <= BLOCK_MEMORY else chunk
 
 
 def inversion_cuts(cube: xr.Dataset, block: int) -> dict[str, list[slice]]:

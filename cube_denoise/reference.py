@@ -7,7 +7,7 @@ import xarray as xr
 
 from cube_denoise.blocks import Window, spans, windows
 from cube_denoise.conventions import PAIR, X, Y
-from cube_denoise.reference_area import Reference, ReferenceArea
+from cube_denoise.reference_area import Reference, ReferenceArea, asked_reference
 from cube_denoise.reference_pixels import checked_area
 
 logger = logging.getLogger(__name__)
@@ -20,6 +20,29 @@ CELL = 8
 
 READ_SIZE = 256
 """Side of the windows the reference area is looked for in, px (multiple of `CELL`)."""
+
+
+def find_reference(
+    cube: xr.Dataset, reference: Reference, *, variable: str | None = None
+) -> ReferenceArea:
+    """Pixels of a reference as `invert.invert` takes it, chosen if it is to be.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset, dims (pair, y, x)
+    reference : mapping, ReferenceArea, str, path or None
+        As for `invert.invert`; None and "auto" = `choose_reference`.
+    variable : str, optional
+        Phase variable, as for `invert`.
+
+    Raises
+    ------
+    ValueError
+        As `choose_reference` and `reference_pixels.checked_area`.
+    """
+    if asked_reference(reference) is None:
+        return choose_reference(cube, variable=variable)
+    return checked_area(reference, cube)
 
 
 def choose_reference(cube: xr.Dataset, *, variable: str | None = None) -> ReferenceArea:

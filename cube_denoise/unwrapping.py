@@ -1,7 +1,6 @@
 """Unwrapping errors of a cube: how its triplets close, before and after treatment."""
 
 import warnings
-from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
@@ -11,13 +10,12 @@ from cube_denoise.closure import close_phase, closure_cycles
 from cube_denoise.conventions import PAIR, X, Y, pair_label
 from cube_denoise.network import closure_triplets, triplet_closure
 from cube_denoise.reference import (
-    choose_reference,
+    find_reference,
     phase_variable,
     read_window,
     reference_phase,
 )
-from cube_denoise.reference_area import ReferenceArea
-from cube_denoise.reference_pixels import checked_area
+from cube_denoise.reference_area import Reference
 
 TRIPLET = "triplet"
 SAMPLE_WINDOWS, SAMPLE_SIDE = 16, 32
@@ -108,7 +106,7 @@ def closure_statistics(
     cube: xr.Dataset,
     *,
     variable: str | None = None,
-    reference: Mapping[str, slice] | ReferenceArea | None = None,
+    reference: Reference = None,
     unwrapping: str = "correct",
     block: int = 256,
 ) -> xr.Dataset:
@@ -123,8 +121,8 @@ def closure_statistics(
         Unwrapped phase, rad, with ``reference_time`` and ``secondary_time``.
     variable : {"corrected_phase", "unwrapped_phase"}, optional
         As for `invert`.
-    reference : ReferenceArea or mapping with slices "y" and "x", optional
-        Reference area; None = `choose_reference`.
+    reference : mapping, ReferenceArea, str or path, optional
+        Reference area, as for `invert`; None = `choose_reference`.
     unwrapping : {"correct", "mask", "none"}
         What is done to pairs that do not close, as in `closure.close_phase`.
     block : int
@@ -161,9 +159,7 @@ def closure_statistics(
             f"none of the {len(early)} pairs close a triplet: unwrapping errors cannot "
             "be told; add pairs that span two others"
         )
-    if reference is None:
-        reference = choose_reference(cube, variable=variable)
-    area = checked_area(reference, cube)
+    area = find_reference(cube, reference, variable=variable)
     constants = reference_phase(cube, variable, area)
     if np.isnan(constants).any():
         names = [pair_label(cube, int(k)) for k in np.flatnonzero(np.isnan(constants))]
@@ -193,8 +189,7 @@ def closure_statistics(
     return _dataset(cube, triplets, decisive, before, after, shares).assign_attrs(
         phase_variable=variable,
         unwrapping=unwrapping,
-        reference_rows=[area.y.start, area.y.stop],
-        reference_columns=[area.x.start, area.x.stop],
+        **area.attributes(),
     )
 
 

@@ -11,7 +11,7 @@ so the noisy target ranks predictions as the truth would, above a floor of
 :math:`\mathrm{var}(a_k)` that no method gets below.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +20,8 @@ import xarray as xr
 from cube_denoise.conventions import PAIR, TIME, X, Y, years_since
 from cube_denoise.invert import OUTPUTS, invert
 from cube_denoise.network import connected_subsets, pair_indices
-from cube_denoise.reference import choose_reference, phase_variable
-from cube_denoise.reference_area import ReferenceArea
+from cube_denoise.reference import find_reference, phase_variable
+from cube_denoise.reference_area import Reference, ReferenceArea
 
 BANDWIDTH = 3.0
 """Default bandwidth in time, mean intervals between dates (as LiCSBAS filters)."""
@@ -63,7 +63,7 @@ def held_out_dates(
     folds: int = 5,
     seed: int = 0,
     weights: str = "none",
-    reference: Mapping[str, slice] | ReferenceArea | None = None,
+    reference: Reference = None,
     bandwidth_days: float | None = None,
 ) -> HeldOutError:
     r"""Error of predicting hidden dates from the corrected others, over that of zero.
@@ -123,9 +123,9 @@ def held_out_dates(
         Of the drawing of the folds.
     weights : {"none", "coherence", "variance"}
         Of both inversions, as for `invert.invert`.
-    reference : ReferenceArea or mapping with slices "y" and "x", optional
-        Reference area of all inversions; None = `reference.choose_reference` on the
-        raw pairs. Centring over pixels takes its noise off.
+    reference : mapping, ReferenceArea, str or path, optional
+        Reference area of all inversions, as for `invert`; chosen from the raw pairs by
+        default. Centring over pixels takes its noise off.
     bandwidth_days : float, optional
         Standard deviation of the Gaussian weights in time; None = 3 mean intervals
         between the dates of the whole network.
@@ -147,11 +147,10 @@ def held_out_dates(
     times = pair_indices(*_pair_times(cube))[2]
     fold_of = _split(cube, folds, np.random.default_rng(seed))
     raw = cube.drop_vars([n for n in DERIVED if n in cube])
-    if reference is None:
-        reference = choose_reference(raw, variable="unwrapped_phase")
+    area = find_reference(raw, reference, variable="unwrapped_phase")
     days = 365.25 * years_since(times, times[0])
     bandwidth = bandwidth_days or BANDWIDTH * days[-1] / (times.size - 1)
-    full = invert(raw, weights=weights, reference=reference, variable="unwrapped_phase")
+    full = invert(raw, weights=weights, reference=area, variable="unwrapped_phase")
     target = full["displacement"].compute().values
     scores = np.full((times.size, 4), np.nan)
     for fold in range(folds):
@@ -160,7 +159,7 @@ def held_out_dates(
             continue
         visible = np.setdiff1d(np.arange(times.size), hidden)
         series = _visible_series(
-            raw, correct, times[hidden], weights=weights, reference=reference
+            raw, correct, times[hidden], weights=weights, reference=area
         )
         scores[hidden] = _errors(series, target, hidden, visible, days, bandwidth)
     return _summary(scores, fold_of, times)
@@ -252,7 +251,7 @@ def _visible_series(
     hidden: np.ndarray,
     *,
     weights: str,
-    reference: Mapping[str, slice] | ReferenceArea,
+    reference: ReferenceArea,
 ) -> np.ndarray:
     """Displacement of the visible dates, m, shape (visible, rows, columns)."""
     early, late = (np.isin(times, hidden) for times in _pair_times(raw))

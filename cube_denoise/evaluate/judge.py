@@ -35,9 +35,8 @@ from cube_denoise.evaluate.structure import DISTANCES_KM, pair_structure
 from cube_denoise.grid import pixel_spacing
 from cube_denoise.invert import invert
 from cube_denoise.progress import progress
-from cube_denoise.reference import choose_reference
-from cube_denoise.reference_area import ReferenceArea
-from cube_denoise.reference_pixels import checked_area
+from cube_denoise.reference import find_reference
+from cube_denoise.reference_area import Reference, ReferenceArea
 
 if TYPE_CHECKING:
     from cube_denoise.corrections import Method
@@ -116,7 +115,7 @@ def evaluate_cube(
     stations: xr.Dataset | None = None,
     reference_station: str | None = None,
     cases: Sequence[Case] = (),
-    reference: Mapping[str, slice] | ReferenceArea | None = None,
+    reference: Reference = None,
     weights: str = "coherence",
     folds: int = 5,
     seed: int = 0,
@@ -139,8 +138,9 @@ def evaluate_cube(
         Station whose displacement is subtracted from all.
     cases : sequence of Case, optional
         What to inject; none by default.
-    reference : ReferenceArea or mapping with slices "y" and "x", optional
-        Reference area of all inversions; chosen from the raw pairs by default.
+    reference : mapping, ReferenceArea, str or path, optional
+        Reference area of all inversions, as for `invert`; chosen from the raw pairs by
+        default.
     weights : {"coherence", "variance", "none"}
         Of all inversions.
     folds, seed : int
@@ -164,11 +164,7 @@ def evaluate_cube(
     cube = cube.drop_vars([n for n in ("corrected_phase",) if n in cube]).load()
     if weights != "none" and "coherence" not in cube:
         raise ValueError(f"{weights=} needs the variable coherence: add it or use none")
-    area = (
-        choose_reference(cube, variable="unwrapped_phase")
-        if reference is None
-        else checked_area(reference, cube)
-    )
+    area = find_reference(cube, reference, variable="unwrapped_phase")
     pairs = [pair_label(cube, k) for k in range(cube.sizes[PAIR])]
     found = Evaluation(
         [], area, pairs, pixel_spacing(cube), truth, weights, folds, seed
