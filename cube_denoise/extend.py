@@ -46,6 +46,9 @@ TOLERANCE = 1e-7
 """Change of a date, m, up to which older ones are not written anew."""
 MOST_DRIFT = 5e-7
 """Sum of such changes, m, from which on all dates are."""
+WORTH = 1.0
+"""Most bytes that all states may take, over those of phase and coherence of all pairs:
+beyond it they are not kept."""
 LEAD = 4
 """Frontiers between a state and the first date touched, for a first try: over so many,
 changes have mostly decayed."""
@@ -227,7 +230,7 @@ def plan_extension(
     saves = range(store.SERIES_DATES, size, store.SERIES_DATES)
     rows = max(rows_of(frontier_size(first, second, origin, s)) for s in saves)
     # Phase and coherence of a pair take the bytes of one number of a state.
-    if rows * len(saves) > first.size:
+    if rows * len(saves) > WORTH * first.size:
         return None, (
             f"updates invert in full: states of the inversion would take {rows} x "
             f"{len(saves)} numbers a pixel, where all pairs take {first.size}, since "

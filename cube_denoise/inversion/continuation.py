@@ -145,7 +145,9 @@ def continuation(
     places = [np.full((len(fronts), width), -1) for _ in range(3)]
     for k, (date, front) in enumerate(zip([begin, *saves], fronts, strict=True)):
         _place(plan, int(np.searchsorted(order, date - begin)), front, k, places)
-    triplets = closure_triplets(first[pairs], second[pairs])
+    triplets = np.empty((0, 3), int)
+    if pairs.size:
+        triplets = closure_triplets(first[pairs], second[pairs])
     date = taken(first[pairs], second[pairs], origin)[triplets].min(1, initial=size)
     return Continuation(
         begin=begin,
