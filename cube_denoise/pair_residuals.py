@@ -33,19 +33,18 @@ def pair_residuals(cube: xr.Dataset, *, block: int = 256) -> xr.Dataset:
     is taken as it is in the cube: what ``unwrapping="correct"`` or ``"mask"`` took out
     shows in full.
 
-    For the judgement that follows, residuals are made those of least squares weighted
-    by 1 / v, v being the variance that coherence predicts up to a factor (Cramer-Rao;
-    1 without coherence), however the cube was inverted. A bad pair leaves part of its
-    error on its neighbours: at a pixel :math:`r = (I - H) e` with
-    :math:`H = A (A^T V^{-1} A)^+ A^T V^{-1}`. For independent errors e with variances
-    :math:`f_k v_k`, squares are expected to be
+    The judgement that follows is of the residuals that unweighted least squares leave,
+    however the cube was inverted. A bad pair leaves part of its error on its
+    neighbours: at a pixel :math:`r = (I - H) e` with :math:`H = A (A^T A)^+ A^T`. For
+    independent errors e with variances :math:`f_k v_k`, v being what coherence predicts
+    up to a factor (Cramer-Rao; 1 without coherence), squares are expected to be
 
     .. math:: \sum_p u (r_m - \bar r_m)^2
         = \sum_k f_k \sum_p u (I - H)_{mk}^2 v_k
 
     over the pixels p, with :math:`u = 1 / \bar v` of the pixel; a constant of a pair,
-    which noise of the reference area leaves, is in ``mean`` alone. With one f for all
-    the inner sums are :math:`u v_m (1 - h_m)`, h being the leverage. Solved for f, this
+    which noise of the reference area leaves, is in ``mean`` alone. With one variance
+    for all they are :math:`f (1 - h_m)`, h being the leverage. Solved for f, this
     is the estimate of variances from squared residuals of Hartley, Rao & Kiefer (1969);
     here the solution is by relative error (Itakura-Saito) and has no negative f.
     ``suspicion`` is the root of f over the median of all pairs: how many times noisier
@@ -92,8 +91,8 @@ def pair_residuals(cube: xr.Dataset, *, block: int = 256) -> xr.Dataset:
         residual = _residuals(cube, variable, constants, network, window)
         for k, values in enumerate(residual):
             told_sums[:, k] += _plain_sums(values[np.isfinite(values)])
-        variance, coherence = _variances(cube, window, residual.shape)
-        _to_least_squares(residual, network, plan, coherence)
+        _to_least_squares(residual, network, plan)
+        variance = _variances(cube, window, residual.shape)
         there = np.isfinite(residual)
         total = np.where(there, variance, 0).sum(0, dtype="float64")
         scale = there.sum(0) / np.where(total > 0, total, 1)
@@ -189,32 +188,21 @@ def _residuals(
     return residual
 
 
-def _variances(
-    cube: xr.Dataset, window: Window, shape: tuple[int, ...]
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Phase variance by coherence, up to a factor, and coherence; 1 without."""
+def _variances(cube: xr.Dataset, window: Window, shape: tuple[int, ...]) -> np.ndarray:
+    """Phase variance by coherence, up to a factor; 1 without."""
     if "coherence" not in cube:
-        return np.broadcast_to(np.float32(1), shape), None
-    coherence = read_window(cube, "coherence", window).astype("float32")
-    g = np.where(np.isnan(coherence), LOWEST, coherence).clip(LOWEST, HIGHEST)
-    return (1 - g**2) / g**2, g
+        return np.broadcast_to(np.float32(1), shape)
+    g = read_window(cube, "coherence", window).astype("float32")
+    g = np.where(np.isnan(g), LOWEST, g).clip(LOWEST, HIGHEST)
+    return (1 - g**2) / g**2
 
 
 def _to_least_squares(
-    residual: np.ndarray,
-    network: Network,
-    plan: Elimination,
-    coherence: np.ndarray | None,
+    residual: np.ndarray, network: Network, plan: Elimination
 ) -> None:
     """Take off what a series can explain; NaN for pairs not linked to the origin."""
     flat = residual.reshape(len(residual), -1)
-    x = solve(
-        flat,
-        plan,
-        coherence=None if coherence is None else coherence.reshape(flat.shape),
-        weights="none" if coherence is None else "variance",
-        quality=False,
-    ).phase
+    x = solve(flat, plan, quality=False).phase
     for k, (i, j) in enumerate(zip(network.first, network.second, strict=True)):
         flat[k] -= x[j] - x[i]
 

@@ -31,7 +31,7 @@ def network_spread(
     Returns
     -------
     leverage : numpy.ndarray, shape (pairs,)
-        Mean diagonal of :math:`H = A (A^T V^{-1} A)^+ A^T V^{-1}` over the pixels where
+        Mean diagonal of :math:`H = A (A^T A)^+ A^T` over the pixels where
         the pair has data, 1 for a pair in no loop; NaN without data.
     spread : numpy.ndarray, shape (pairs, pairs)
         Mean of :math:`(I - H)_{mk}^2 v_k` over the pixels.
@@ -42,8 +42,8 @@ def network_spread(
     A[np.arange(pairs), network.second] = 1
     leverage, count, spread = np.zeros(pairs), np.zeros(pairs), np.zeros((pairs, pairs))
     for there, variance in sample:
-        w = np.where(there, 1 / variance, 0)
-        H = A @ np.linalg.pinv((A.T * w) @ A, hermitian=True) @ (A.T * w)
+        present = A * there[:, None]
+        H = present @ np.linalg.pinv(present)
         shares = (np.eye(pairs) - H) ** 2 * variance
         spread += np.where(there[:, None] & there, shares, 0) / len(sample)
         leverage += np.where(there, np.diagonal(H), 0)

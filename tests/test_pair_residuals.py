@@ -134,9 +134,10 @@ def drawn(seed):
     ("first", "last"), [(0, 30), pytest.param(30, 200, marks=pytest.mark.slow)]
 )
 def test_false_alarms(first, last):
-    """Of 200 clean stacks (TOTAL pairs) ALARMS pairs were flagged."""
+    """None of the 8,743 pairs of 200 clean stacks is flagged (largest 1.35)."""
     found = [pair_residuals(drawn(seed)) for seed in range(first, last)]
-    assert sum(int(f["flagged"].sum()) for f in found) == 0
+    assert not any(f["flagged"].any() for f in found)
+    assert max(float(f["suspicion"].max()) for f in found) < 1.4
 
 
 def test_numbers_equal_dense_sums(damaged):
@@ -269,12 +270,12 @@ def test_squares_spread_as_simulated():
     errors = rng.normal(size=(pairs, 200_000)) * np.sqrt(predicted * factor)[:, None]
     A = np.zeros((pairs, 7))
     A[np.arange(pairs), network.first], A[np.arange(pairs), network.second] = -1, 1
-    root = 1 / np.sqrt(predicted)[:, None]
-    x = np.linalg.lstsq(root * A[:, 1:], root * errors, rcond=None)[0]
+    x = np.linalg.lstsq(A[:, 1:], errors, rcond=None)[0]
     squares = ((errors - A[:, 1:] @ x) ** 2).mean(1)
     leverage, spread = network_spread(network, [(predicted > 0, predicted)])
     assert leverage.sum() == pytest.approx(6)
-    np.testing.assert_allclose(spread.sum(1), predicted * (1 - leverage))
+    alike = network_spread(network, [(predicted > 0, np.ones(pairs))])[1]
+    np.testing.assert_allclose(alike.sum(1), 1 - leverage)
     np.testing.assert_allclose(spread @ factor, squares, rtol=0.02)
     # Undone: the variances that were drawn.
     np.testing.assert_allclose(own_variances(spread @ factor, spread), factor, 0.01)
