@@ -36,7 +36,13 @@ from cube_denoise.correct import correction_cuts
 from cube_denoise.corrections import Correction
 from cube_denoise.grid import grid_of
 from cube_denoise.ingest import ReadingPlan
-from cube_denoise.invert import OUTPUTS, Settings, inversion_cuts, temporary_memory
+from cube_denoise.invert import (
+    OUTPUTS,
+    Settings,
+    inversion_block,
+    inversion_cuts,
+    temporary_memory,
+)
 from cube_denoise.network import Network, pair_indices
 
 COMPRESSION = 0.8
@@ -286,7 +292,7 @@ def estimate_inversion(
     first, second, times = pair_indices(
         cube["reference_time"].values, cube["secondary_time"].values
     )
-    block = store.writing_unit(cube, "velocity")[0]
+    block = inversion_block(cube)
     cuts = inversion_cuts(cube, block)
     layers = 1 + ("coherence" in cube)
     read = layers * count * rows * columns * ITEM

@@ -20,7 +20,7 @@ from cube_denoise.conventions import PAIR, VARIABLES, X, Y, pair_label
 from cube_denoise.correct import PASSED_THROUGH, plan_correction
 from cube_denoise.corrections import Correction, find_correction
 from cube_denoise.extend import Parts, plan_extension
-from cube_denoise.invert import Settings, plan_inversion
+from cube_denoise.invert import Settings, inversion_block, plan_inversion
 from cube_denoise.last_inversion import KEPT, last_stand
 from cube_denoise.places import PlaceError
 from cube_denoise.progress import progress
@@ -211,7 +211,7 @@ def invert_cube(
             **asked["settings"],
             reference=asked["reference"] if stand is None else stand.reference,
             variable=variable,
-            block=store.writing_unit(cube, "velocity")[0],
+            block=inversion_block(cube),
             constants=None if stand is None else stand.constants,
         ),
     )

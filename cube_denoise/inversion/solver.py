@@ -169,17 +169,25 @@ def solve(
     else:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(work, edges[:-1], edges[1:]))
-    quality_maps = *maps[:2], *(maps[k].astype("int32") for k in (2, 3))
-    if not errors:
-        return Solution(series, *quality_maps, *[np.empty(0, "float32")] * 3)
-    told = rate_errors(
-        np.isfinite(deviations),
-        basis,
-        rate @ np.linalg.inv(R),
-        products[0],
-        products[1:],
+    rate_variance = scatter = np.empty(0)
+    if errors:
+        rate_variance, scatter = rate_errors(
+            np.isfinite(deviations),
+            basis,
+            rate @ np.linalg.inv(R),
+            products[0],
+            products[1:],
+        )
+    return Solution(
+        phase=series,
+        temporal_coherence=maps[0],
+        residual_rms=maps[1],
+        pair_count=maps[2].astype("int32"),
+        gap_count=maps[3].astype("int32"),
+        phase_std=deviations if errors else np.empty(0, "float32"),
+        rate_variance=rate_variance,
+        scatter=scatter,
     )
-    return Solution(series, *quality_maps, deviations, told[0], told[1])
 
 
 def _check_worth(worth: np.ndarray | None, way: int, shape: tuple[int, ...]) -> None:

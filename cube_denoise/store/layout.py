@@ -192,13 +192,19 @@ def _create_array(root: zarr.Group, name: str, sizes: Mapping[str, int]) -> zarr
         chunks.append(length)
         shards.append(group)
     fill = np.nan if np.dtype(spec.dtype).kind == "f" else 0
+    often = TIME in spec.dims or CHECKPOINT in spec.dims
     array = root.create_array(
         name,
         shape=shape,
         dtype=spec.dtype,
         chunks=tuple(chunks),
         shards=tuple(shards) if shards != chunks else None,
-        compressors=BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
+        # What an inversion writes again and again is noise to a compressor.
+        compressors=BloscCodec(
+            cname="lz4" if often else "zstd",
+            clevel=5 if often else 3,
+            shuffle="shuffle",
+        ),
         fill_value=fill,
         dimension_names=spec.dims,
         overwrite=True,

@@ -17,6 +17,7 @@ from cube_denoise import places
 from cube_denoise.places import local_path
 from cube_denoise.store.answers import CubeError, SteadyStore, brief, steadily
 from cube_denoise.store.owners import is_hidden
+from cube_denoise.store.shards import quick_reading
 
 icechunk.set_logs_filter("error")
 
@@ -212,14 +213,15 @@ def _reading(
 def _dataset(
     session: icechunk.Session, url: str | Path, *, chunks: Any = None
 ) -> xr.Dataset:
-    return xr.open_dataset(
-        SteadyStore(session.store, str(url)),  # type: ignore[arg-type]
-        engine="zarr",
-        consolidated=False,
-        decode_coords="all",
-        chunks=chunks,
-        cache=False,
-    )
+    with quick_reading():
+        return xr.open_dataset(
+            SteadyStore(session.store, str(url)),  # type: ignore[arg-type]
+            engine="zarr",
+            consolidated=False,
+            decode_coords="all",
+            chunks=chunks,
+            cache=False,
+        )
 
 
 @functools.lru_cache(maxsize=4)

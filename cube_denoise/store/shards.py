@@ -1,11 +1,15 @@
-"""Whole shards encoded at once, in one thread.
+"""Shards encoded and decoded at once, in one thread.
 
-zarr encodes the chunks of a shard one by one and hands each from its event loop to a
-thread and back: that takes about as long as the compression. What comes out here is a
-shard like any other, which every reader of Zarr takes.
+zarr codes the chunks of a shard one by one and hands each from its event loop to a
+thread and back: that takes about as long as compressing it, and several times as long
+as decompressing. What comes out here is a shard like any other, which every reader of
+Zarr takes.
 """
 
 import asyncio
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Self
 
@@ -13,11 +17,19 @@ import google_crc32c
 import numpy as np
 import zarr
 from numcodecs.blosc import Blosc  # type: ignore[import-untyped]
-from zarr.abc.store import ByteSetter
+from zarr.abc.store import (
+    ByteGetter,
+    ByteSetter,
+    RangeByteRequest,
+    SuffixByteRequest,
+)
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec
 from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import NDBuffer
 from zarr.core.buffer.cpu import Buffer
+from zarr.core.chunk_grids import RegularChunkGrid
+from zarr.core.indexing import BasicIndexer, ChunkProjection
+from zarr.registry import fully_qualified_name, register_codec
 
 _ABSENT = 2**64 - 1
 """Offset and length, in the index of a shard, of a chunk that is not there."""
@@ -42,20 +54,91 @@ class WholeShards(ShardingCodec):
     @classmethod
     def of(cls, codec: ShardingCodec) -> Self | None:
         """The same codec; None where it is not as cubes have it."""
-        kinds = [type(c) for c in codec.codecs]
-        ends = [type(c) for c in codec.index_codecs]
-        if (
-            kinds != [BytesCodec, BloscCodec]
-            or ends != [BytesCodec, Crc32cCodec]
-            or codec.index_location.value != "end"
-        ):
-            return None
-        return cls(
+        same = cls(
             chunk_shape=codec.chunk_shape,
             codecs=codec.codecs,
             index_codecs=codec.index_codecs,
             index_location=codec.index_location,
         )
+        return same if same._as_in_cubes() else None
+
+    def _as_in_cubes(self) -> bool:
+        kinds = [type(c) for c in self.codecs]
+        ends = [type(c) for c in self.index_codecs]
+        return (
+            kinds == [BytesCodec, BloscCodec]
+            and ends == [BytesCodec, Crc32cCodec]
+            and self.index_location.value == "end"
+        )
+
+    async def _decode_partial_single(
+        self, byte_getter: ByteGetter, selection: Any, shard_spec: ArraySpec
+    ) -> NDBuffer | None:
+        plain = all(isinstance(s, slice) and s.step in (None, 1) for s in selection)
+        if not plain or not self._as_in_cubes():
+            return await super()._decode_partial_single(
+                byte_getter, selection, shard_spec
+            )
+        grid = RegularChunkGrid(chunk_shape=self.chunk_shape)
+        wanted = list(BasicIndexer(tuple(selection), shard_spec.shape, grid))
+        counts = [
+            s // c for s, c in zip(shard_spec.shape, self.chunk_shape, strict=True)
+        ]
+        size = 16 * math.prod(counts) + 4
+        every = len(wanted) == math.prod(counts)
+        tail = await byte_getter.get(
+            prototype=shard_spec.prototype,
+            byte_range=None if every else SuffixByteRequest(size),
+        )
+        if tail is None:
+            return None
+        told = tail.as_numpy_array()
+        index = _index(told[-size:].tobytes(), counts)
+        places = [index[p.chunk_coords].tolist() for p in wanted]
+        there = [
+            (begin, begin + length) for begin, length in places if begin != _ABSENT
+        ]
+        if every:
+            read = [told[begin:end] for begin, end in there]
+        else:
+            parts = await asyncio.gather(
+                *(
+                    byte_getter.get(
+                        prototype=shard_spec.prototype,
+                        byte_range=RangeByteRequest(begin, end),
+                    )
+                    for begin, end in there
+                )
+            )
+            if any(part is None for part in parts):
+                return None  # the shard was taken away since its index was read
+            read = [part.as_numpy_array() for part in parts if part is not None]
+        given = iter(read)
+        found = [None if begin == _ABSENT else next(given) for begin, _ in places]
+        values = await asyncio.to_thread(
+            self._values, wanted, found, selection, shard_spec
+        )
+        return shard_spec.prototype.nd_buffer.from_numpy_array(values)
+
+    def _values(
+        self,
+        wanted: Sequence[ChunkProjection],
+        found: Sequence[Any],
+        selection: Sequence[slice],
+        spec: ArraySpec,
+    ) -> np.ndarray:
+        """Values of a part of a shard, from the bytes of its chunks."""
+        dtype = spec.dtype.to_native_dtype()
+        shape = [len(range(n)[s]) for n, s in zip(spec.shape, selection, strict=True)]
+        values = np.empty(shape, dtype)
+        for projection, part in zip(wanted, found, strict=True):
+            if part is None:
+                values[projection.out_selection] = spec.fill_value
+                continue
+            chunk = np.frombuffer(Blosc().decode(part), dtype)
+            chunk = chunk.reshape(self.chunk_shape)
+            values[projection.out_selection] = chunk[projection.chunk_selection]
+        return values
 
     async def _encode_partial_single(
         self,
@@ -128,6 +211,26 @@ class WholeShards(ShardingCodec):
         chunk = np.full(self.chunk_shape, np.nan, values.dtype)
         chunk[tuple(slice(n) for n in part.shape)] = part
         return chunk
+
+
+def _index(told: bytes, counts: Sequence[int]) -> np.ndarray:
+    """Begin and length of every chunk, from the last bytes of a shard."""
+    table, check = told[:-4], told[-4:]
+    if google_crc32c.value(table) != int.from_bytes(check, "little"):
+        raise ValueError("the index of a shard does not have its checksum")
+    return np.frombuffer(table, "<u8").reshape(*counts, 2)
+
+
+@contextmanager
+def quick_reading() -> Iterator[None]:
+    """Arrays opened here are read, as long as they live, by `WholeShards`."""
+    with zarr.config.set(
+        {"codecs.sharding_indexed": fully_qualified_name(WholeShards)}
+    ):
+        yield
+
+
+register_codec("sharding_indexed", WholeShards)
 
 
 class _Bytes(Buffer):
