@@ -2,7 +2,16 @@
 
 from cube_denoise.cli.application import app
 
-from cube_denoise.cli import sources, steps, look, closure, residuals, versions, judge, make  # isort: skip  # as in --help
+from cube_denoise.cli import (  # isort: skip  # in the order of --help
+    sources,
+    steps,
+    look,
+    closure,
+    residuals,
+    versions,
+    judge,
+    make,
+)
 
 __all__ = [
     "app",

@@ -162,8 +162,9 @@ def invert(
     model: Annotated[
         str,
         typer.Option(
-            help="Terms of the velocity fit: linear, annual, semiannual, step:DATE, "
-            "exp:DATE:90d, log:DATE:30d, piecewise:DATE,... joined by +."
+            help="Terms of the velocity fit, joined by +: linear, annual, semiannual, "
+            "step:2020-06-01, exp:2020-06-01:90d, log:2020-06-01:30d, "
+            "piecewise:2019-01-01,2021-01-01."
         ),
     ] = "linear",
     uncertainty: Annotated[
