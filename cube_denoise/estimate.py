@@ -34,6 +34,7 @@ from cube_denoise.cluster import GPU, cores
 from cube_denoise.conventions import PAIR, TIME, X, Y
 from cube_denoise.correct import correction_cuts
 from cube_denoise.corrections import Correction
+from cube_denoise.extend import states_of
 from cube_denoise.grid import grid_of
 from cube_denoise.ingest import ReadingPlan
 from cube_denoise.invert import (
@@ -43,6 +44,7 @@ from cube_denoise.invert import (
     inversion_cuts,
     temporary_memory,
 )
+from cube_denoise.last_inversion import hindrance
 from cube_denoise.network import Network, pair_indices
 
 COMPRESSION = 0.8
@@ -301,6 +303,10 @@ def estimate_inversion(
     pixels = min(block, rows) * min(block, columns)
     here = {TIME: times.size, Y: min(block, rows), X: min(block, columns)}
     outputs = sum(bytes_of(name, here) for name in OUTPUTS)
+    if hindrance({"settings": asdict(settings)}) is None:
+        states = 8 * math.prod(states_of(first, second, times.size, 0))
+        written += states * rows * columns
+        outputs += states * pixels
     network = Network(first, second, times.size, 0)
     # Temporary arrays are gone when the outputs are encoded.
     temporary = max(temporary_memory(network, count, pixels), outputs)

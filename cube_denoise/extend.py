@@ -227,14 +227,11 @@ def plan_extension(
     )
     told: dict[str, Any] = getattr(job.compute, "keywords", {})
     origin = int(np.searchsorted(times, np.datetime64(_origin_of(job), "s")))
-    saves = range(store.SERIES_DATES, size, store.SERIES_DATES)
-    rows = max(rows_of(frontier_size(first, second, origin, s)) for s in saves)
-    # Phase and coherence of a pair take the bytes of one number of a state.
-    if rows * len(saves) > WORTH * first.size:
+    rows, count = states_of(first, second, size, origin)
+    if not count:
         return None, (
-            f"updates invert in full: states of the inversion would take {rows} x "
-            f"{len(saves)} numbers a pixel, where all pairs take {first.size}, since "
-            "pairs span many dates"
+            f"updates invert in full: a state of the inversion would take {rows} "
+            f"numbers a pixel, all pairs take {first.size}, since pairs span many dates"
         )
     begins = [0]
     there = cube.sizes.get("state", 0)
@@ -256,6 +253,20 @@ def plan_extension(
         ),
         None,
     )
+
+
+def states_of(
+    first: np.ndarray, second: np.ndarray, size: int, origin: int
+) -> tuple[int, int]:
+    """Numbers (float64) of a pixel's state, and how many states are kept: 0 = none.
+
+    Parameters are those of `inversion.continuation.continuation`.
+    """
+    saves = range(store.SERIES_DATES, size, store.SERIES_DATES)
+    sizes = [rows_of(frontier_size(first, second, origin, s)) for s in saves]
+    rows = max(sizes, default=0)
+    # Phase and coherence of a pair take the bytes of one number of a state.
+    return rows, len(saves) if rows * len(saves) <= WORTH * first.size else 0
 
 
 def _begins(

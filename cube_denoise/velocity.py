@@ -64,7 +64,7 @@ def velocity(
     ----------
     displacement : xarray.DataArray, dims (time, ...)
         m, positive toward the satellite, NaN = no data; with a ``time`` coordinate that
-        increases. A Dask array must have its dates in one chunk.
+        increases.
     model : TimeModel or str
         Terms of the series, as ``"linear+annual+step:2020-06-01"`` (`TimeModel.parse`).
     uncertainty : {"effective", "residual", "bootstrap"}
@@ -100,6 +100,8 @@ def velocity(
     design = model.design(displacement[TIME].values)
     extra = () if len(design.names) == 2 else design.names
     names = ("velocity", "velocity_std", *extra)
+    if displacement.chunks is not None:
+        displacement = displacement.chunk({TIME: -1})
     fitted = xr.apply_ufunc(
         _fit_time_last,
         displacement,
