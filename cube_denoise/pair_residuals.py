@@ -49,7 +49,9 @@ def pair_residuals(cube: xr.Dataset, *, block: int = 256) -> xr.Dataset:
     here the solution is by relative error (Itakura-Saito) and has no negative f.
     ``suspicion`` is the root of f over the median of all pairs: how many times noisier
     than its coherence says a pair is. The right side is of at most 256 random pixels,
-    with their gaps. Pairs that only occur in the same loops share what they miss.
+    with their gaps. Pairs that only occur in the same loops share what they miss. With
+    many gaps a pair that is far worse than all others makes some neighbours be flagged,
+    with less suspicion: take it out and judge again.
 
     Parameters
     ----------

@@ -1,12 +1,12 @@
 """Our inversion of Mexico City, Sentinel-1 (real) against dense solutions in float64.
 
 Two of them: weighted least squares on the dates that the pairs of a pixel link, and the
-equations of MintPy's ``ifgram_inversion`` (science.md, 8.1), written down here: velocities of
-intervals by LAPACK's minimum norm, cumulated. Where all dates of a pixel are linked
-they are the same. Where not, they differ by design: with the minimum norm, dates after
-the last linked one stay where that is, and between two linked ones the motion goes with
-the square of the time; ours are NaN, or with ``gaps="linear"`` on the line through the
-dates that are linked.
+equations of MintPy's ``ifgram_inversion`` (science.md, 8.1), written down here:
+velocities of intervals by LAPACK's minimum norm, cumulated. Where all dates of a pixel
+are linked they are the same. Where not, they differ by design: with the minimum norm,
+dates after the last linked one stay where that is, and between two linked ones the
+motion goes with the square of the time; ours are NaN, or with ``gaps="linear"`` on the
+line through the dates that are linked.
 """
 
 from itertools import pairwise
