@@ -54,7 +54,7 @@ FLOORS = (
     "block_cost calibration estimate evaluate.detection_pictures evaluate.findings "
     "evaluate.injection_pictures evaluate.judge evaluate.page evaluate.pictures "
     "evaluate.record evaluate.report evaluate.station_pictures evaluate.tables "
-    "ingest planned_cube steps train",
+    "ingest planned_cube steps train warm",
     # 5: composed.
     "demo dry_run job pipeline update",
     # 6: thin.

@@ -40,6 +40,7 @@ from cube_denoise import raster_access
 from cube_denoise.cluster import CPU_IO
 
 DOCKERFILE = instructions(DEPLOY / "Dockerfile")
+TEXT = "\n".join(" ".join(instruction) for instruction in DOCKERFILE)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 README = (DEPLOY / "README.md").read_text()
 COMMAND = re.compile(r"(?<![\w/.-])(?:cube-denoise|dask) [^`\n|]+")
@@ -56,7 +57,7 @@ def manifest_commands() -> Iterator[list[str]]:
 
 def image_commands() -> Iterator[list[str]]:
     for word, rest in DOCKERFILE:
-        if word in ("CMD", "ENTRYPOINT"):
+        if word == "CMD":
             yield json.loads(rest)
         if word == "RUN":
             for text in COMMAND.findall(re.sub(r"&&|;;|>", "\n", rest)):
@@ -168,6 +169,26 @@ def test_image_is_small_and_not_root() -> None:
     assert "cube-denoise --version" in DOCKERFILE[-1][1]
     for module in re.search(r"import ([\w, ]+)", DOCKERFILE[-1][1])[1].split(", "):
         assert find_spec(module), module
+
+
+def test_image_brings_what_numba_compiles(tmp_path: Path) -> None:
+    """The start of a container copies it to where numba may write, and goes on."""
+    (build,) = [r for w, r in DOCKERFILE if w == "RUN" and "cube_denoise.warm" in r]
+    (compiled,) = re.findall(r"NUMBA_CACHE_DIR=(\S+)", build)
+    assert find_spec("cube_denoise.warm")
+    (kept,) = re.findall(r"^ENV .*NUMBA_CACHE_DIR=(\S+)", TEXT, re.M)
+    (entry,) = [json.loads(r) for w, r in DOCKERFILE if w == "ENTRYPOINT"]
+    (tmp_path / "opt/numba").mkdir(parents=True)
+    (tmp_path / "opt/numba/kernel.nbc").write_text("compiled")
+    (tmp_path / "tmp").mkdir()
+    here = [
+        re.sub(r"(?<= )/(opt|tmp)/", rf"{tmp_path}/\1/", word)
+        for word in [*entry, "echo", "two words", "$HOME"]
+    ]
+    done = subprocess.run(here, capture_output=True, text=True, check=True)
+    assert done.stdout == "two words $HOME\n" and not done.stderr
+    assert (compiled, kept) == ("/opt/numba", "/tmp/numba")
+    assert (tmp_path / "tmp/numba/kernel.nbc").read_text() == "compiled"
 
 
 def test_image_copies_only_what_is_there() -> None:
