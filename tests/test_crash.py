@@ -1,19 +1,21 @@
 """SIGKILL at several points of every step: readers see whole states, reruns go on."""
 
-import os
+import multiprocessing
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
 import icechunk
 import pytest
 import xarray as xr
+from crash_child import carry_out
 
 from cube_denoise import store
 from cube_denoise.cluster import Workers
@@ -21,91 +23,73 @@ from cube_denoise.ingest import ingest
 from cube_denoise.products import find_products
 from cube_denoise.steps import correct_cube, invert_cube
 
-CHILD = """
-import sys, time
-import icechunk
-from cube_denoise import store
-from cube_denoise.cluster import Workers
-from cube_denoise.ingest import ingest
-from cube_denoise.steps import correct_cube, invert_cube
-from cube_denoise.products import find_products
-from cube_denoise.store import layout, staging
+QUICK = ("created", "begin", "publishing", "shown")
+"""Points that pass too quickly to be hit: there the process holds still."""
 
-step, url, extra, stop_at = sys.argv[1:]
-staging.COMMIT_SECONDS = 0
 
-def say(what, number=""):
-    print(what, number, flush=True)
-    if what == stop_at:
-        time.sleep(60)
+@pytest.fixture(scope="module")
+def children() -> BaseContext:
+    """Processes forked from one that has imported everything, and no more than that."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["crash_child"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        forkserver.ensure_running()
+    return context
 
-def after(owner, name, told):
-    original = getattr(owner, name)
-    def wrapper(self, *args, **options):
-        result = original(self, *args, **options)
-        told(self, *args)
-        return result
-    setattr(owner, name, wrapper)
 
-def slow_task(self, task):
-    time.sleep(0.03)
+class Child:
+    """A step in a process of its own."""
 
-after(store.Stage, "_resume_or_start", lambda s: say("begin", s.tasks_done))
-after(store.Stage, "_commit", lambda s, *a: say("staged", s.tasks_done))
-after(staging.Fill, "__call__", slow_task)
-reset = icechunk.Repository.reset_branch
-def reset_branch(self, branch, *args, **options):
-    if branch == "main":
-        say("publishing")
-    reset(self, branch, *args, **options)
-    if branch == "main":
-        say("shown")
-icechunk.Repository.reset_branch = reset_branch
-create = layout.create_repository
-def create_repository(place):
-    made = create(place)
-    say("created")
-    return made
-layout.create_repository = create_repository
+    def __init__(
+        self, context: BaseContext, arguments: list[str], hold_at: tuple[str, ...]
+    ) -> None:
+        self.heard: list[tuple[str, int]] = []
+        self._told, telling = context.Pipe(duplex=False)
+        self._process = context.Process(  # type: ignore[attr-defined]
+            target=carry_out, args=(telling, *arguments, hold_at)
+        )
+        self._process.start()
+        telling.close()
 
-one = Workers("threads", count=1)
-if step == "ingest":
-    ingest(find_products(extra)[0], url, chunk=32, shard=64, workers=one)
-elif step == "correct":
-    correct_cube(url, extra, precision="float32", workers=one)
-else:
-    invert_cube(url, workers=one)
-say("finished")
-"""
+    def listen(self, until: str, number: int = 0) -> None:
+        """Hear what it says, until it says this or ends."""
+        with suppress(EOFError):
+            while True:
+                self.heard.append(self._told.recv())
+                said, count = self.heard[-1]
+                if said == until and count >= number:
+                    return
+
+    def kill(self) -> None:
+        """Kill it and hear the rest."""
+        self._process.kill()
+        self._process.join()
+        self.exitcode = self._process.exitcode
+        self.listen("nothing more")
 
 
 def run_and_kill(
-    arguments: list[str], *, at: str, number: int | None = None, delay: float = 0.0
-) -> list[str]:
+    context: BaseContext,
+    arguments: list[str],
+    *,
+    at: str,
+    number: int = 0,
+    delay: float = 0.0,
+) -> list[tuple[str, int]]:
     """Start a step, kill it `delay` seconds after it says `at`; what it said."""
-    # The child holds still at points that pass too quickly to be hit.
-    hold = at if at in ("created", "begin", "publishing", "shown") else "-"
-    command = [sys.executable, "-W", "ignore", "-c", CHILD, *arguments, hold]
-    heard: list[str] = []
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=environment
-    ) as child:
-        assert child.stdout is not None
-        for line in child.stdout:
-            heard.append(line.strip())
-            said, *count = line.split()
-            if said == at and (number is None or int(count[0]) >= number):
-                time.sleep(delay)
-                break
-        child.send_signal(signal.SIGKILL)
-    assert child.returncode == -signal.SIGKILL, (heard, child.returncode)
-    assert "finished" not in heard
-    return heard
+    # However late the signal comes, nothing is shown that should not be.
+    hold_at = (at,) if at in QUICK else ("publishing",)
+    child = Child(context, arguments, hold_at)
+    child.listen(at, number)
+    time.sleep(delay)
+    child.kill()
+    assert child.exitcode == -signal.SIGKILL, child.heard
+    return child.heard
 
 
-def numbers(heard: list[str], what: str) -> list[int]:
-    return [int(h.split()[1]) for h in heard if h.split()[0] == what]
+def numbers(heard: list[tuple[str, int]], what: str) -> list[int]:
+    return [number for said, number in heard if said == what]
 
 
 def contents(url: Path) -> tuple[xr.Dataset, dict[str, Any]]:
@@ -158,6 +142,7 @@ AFTER = {"ingest": "correct", "correct": "invert", "invert": "done"}
 @pytest.mark.parametrize("step", ["ingest", "correct", "invert"])
 def test_killed_again_and_again(
     step: str,
+    children: BaseContext,
     staged_cubes: dict[str, Path],
     product_folder: Path,
     plain_model: Path,
@@ -172,26 +157,29 @@ def test_killed_again_and_again(
     tip = store.open_repository(url).lookup_branch("main")
     delays = random.Random(f"crash {step}")
 
+    def soon() -> float:
+        return delays.uniform(0, 0.1)
+
     def check_nothing_shows() -> None:
         assert store.open_repository(url).lookup_branch("main") == tip
         now, told = contents(url)
         xr.testing.assert_identical(now, before)
         assert told == attributes
 
-    run_and_kill(arguments, at="begin")
+    run_and_kill(children, arguments, at="begin")
     check_nothing_shows()
 
-    heard = run_and_kill(arguments, at="staged", number=0, delay=delays.uniform(0, 0.1))
+    heard = run_and_kill(children, arguments, at="staged", number=0, delay=soon())
     assert numbers(heard, "begin") == [0]
     check_nothing_shows()
 
     # In the middle of the tasks that follow the first staged ones.
-    heard = run_and_kill(arguments, at="staged", number=4, delay=delays.uniform(0, 0.1))
+    heard = run_and_kill(children, arguments, at="staged", number=4, delay=soon())
     staged = numbers(heard, "staged")[-1]
     assert staged >= 4
     check_nothing_shows()
 
-    heard = run_and_kill(arguments, at="publishing")
+    heard = run_and_kill(children, arguments, at="publishing")
     (begun,) = numbers(heard, "begin")
     assert begun >= staged, "staged tasks were done again"
     assert all(n > begun for n in numbers(heard, "staged"))
@@ -217,11 +205,14 @@ def test_killed_again_and_again(
 
 
 def test_killed_just_after_it_shows(
-    staged_cubes: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    children: BaseContext,
+    staged_cubes: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The result is there, whole; the rerun finds nothing to do."""
     url = Path(shutil.copytree(staged_cubes["invert"], tmp_path / "cube"))
-    run_and_kill(["invert", str(url), "-"], at="shown")
+    run_and_kill(children, ["invert", str(url), "-"], at="shown")
     now, _ = contents(url)
     xr.testing.assert_identical(now, contents(staged_cubes["done"])[0])
     done = count_tasks(monkeypatch)
@@ -234,10 +225,13 @@ def test_killed_just_after_it_shows(
 
 
 def test_killed_while_the_cube_is_made(
-    staged_cubes: dict[str, Path], product_folder: Path, tmp_path: Path
+    children: BaseContext,
+    staged_cubes: dict[str, Path],
+    product_folder: Path,
+    tmp_path: Path,
 ) -> None:
     url = tmp_path / "cube"
-    run_and_kill(["ingest", str(url), str(product_folder)], at="created")
+    run_and_kill(children, ["ingest", str(url), str(product_folder)], at="created")
     assert icechunk.Repository.exists(icechunk.local_filesystem_storage(str(url)))
     assert not store.exists(url)
     with pytest.raises(store.CubeError, match="there is no cube"):
@@ -253,6 +247,7 @@ def test_killed_while_the_cube_is_made(
 )
 def test_killed_at_any_moment(
     count: int,
+    children: BaseContext,
     staged_cubes: dict[str, Path],
     plain_model: Path,
     tmp_path: Path,
@@ -263,13 +258,10 @@ def test_killed_at_any_moment(
     moments = random.Random("any moment")
     for _ in range(count):
         delay = moments.uniform(0, 1.2)
-        arguments = ["correct", str(url), str(plain_model)]
-        command = [sys.executable, "-W", "ignore", "-c", CHILD, *arguments, "-"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-            assert child.stdout is not None
-            child.stdout.readline()  # it has begun
-            time.sleep(delay)
-            child.send_signal(signal.SIGKILL)
+        child = Child(children, ["correct", str(url), str(plain_model)], ())
+        child.listen("begin")
+        time.sleep(delay)
+        child.kill()
         now, _ = contents(url)
         if "corrected_phase" in now:  # it was quicker
             break
