@@ -19,10 +19,11 @@ from cube_denoise.inversion import continuation as states
 from cube_denoise.inversion.elimination import eliminate
 from cube_denoise.inversion.incremental import Continued, resume
 from cube_denoise.inversion.solver import solve
-from cube_denoise.invert import MAPS, Settings, invert
+from cube_denoise.inversion_window import MAPS, Settings
+from cube_denoise.invert import invert
 from cube_denoise.pair_sources import ArrayPairs
 from cube_denoise.series_sums import maps_of
-from cube_denoise.steps import invert_cube
+from cube_denoise.steps import correct_cube, invert_cube
 from cube_denoise.time_models import linear_design
 from cube_denoise.velocity import fit_model
 
@@ -184,7 +185,7 @@ def test_older_dates_move_no_more_than_the_frontier() -> None:
         phase[late] += rng.normal(0, 3, (late.sum(), 64)).astype("float32")
     end = states.frontier_at(first, second, 0, begin)
     change = np.abs(series[1] - series[0])
-    bound = np.nanmax(change[begin:end], 0)
+    bound = np.fmax.reduce(change[begin:end])
     assert np.nanmin(bound) > 0.01
     known = np.isfinite(change[:begin]) & np.isfinite(bound)
     assert known.mean() > 0.9
@@ -205,6 +206,7 @@ def _close_states(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "SERIES_DATES", STEP)
     monkeypatch.setattr("cube_denoise.store.layout.SERIES_DATES", STEP)
     monkeypatch.setattr(extend, "WORTH", 10.0)
+    monkeypatch.setattr(extend, "LEAD", (0, 4))  # too near at times
 
 
 def stack(dates: int, seed: int = 0, neighbours: int = 2) -> xr.Dataset:
@@ -340,6 +342,17 @@ def test_each_step_is_the_full_inversion(tmp_path: Path) -> None:
     for date in (25, 26, 27, 30, 31, 36, 40):
         grow(url, until(whole, date))
         check(url)
+
+
+def test_corrected_pairs(tmp_path: Path) -> None:
+    """A correction of each pair by itself leaves the older ones as they were."""
+    whole, url = stack(40, seed=21), tmp_path / "cube"
+    for date in (38, 40):
+        ingest_dataset(until(whole, date), url, workers=TWO, chunk=8, shard=8)
+        correct_cube(url, "ramp", workers=TWO)
+        told = inverted(url)
+    assert "corrected_phase, dates from" in told
+    check(url)
 
 
 @pytest.mark.parametrize("weights", ["none", "variance"])
@@ -488,7 +501,7 @@ def test_only_new_pairs_are_read(
     assert max(read) == 2 * 59 - 3
     read.clear()
     grow(url, whole)
-    assert 0 < max(read) <= 2 * (STEP * 2 + extend.LEAD * 2)
+    assert 0 < max(read) <= 2 * (2 * STEP + 4 * 2)
     check(url)
 
 
