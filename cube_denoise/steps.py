@@ -20,7 +20,8 @@ from cube_denoise.conventions import PAIR, VARIABLES, X, Y, pair_label
 from cube_denoise.correct import PASSED_THROUGH, plan_correction
 from cube_denoise.corrections import Correction, find_correction
 from cube_denoise.extend import Parts, plan_extension
-from cube_denoise.invert import Settings, inversion_block, plan_inversion
+from cube_denoise.inversion_window import Settings
+from cube_denoise.invert import inversion_block, plan_inversion
 from cube_denoise.last_inversion import KEPT, last_stand
 from cube_denoise.places import PlaceError
 from cube_denoise.progress import progress
@@ -31,6 +32,7 @@ from cube_denoise.state import (
     pairs_to_correct,
     stack_state,
 )
+from cube_denoise.warm import compile_inversion
 
 log = logging.getLogger(__name__)
 
@@ -244,7 +246,11 @@ def invert_cube(
         if extension is not None:
             extension.lay_out(root, cube, job, attributes)
 
-    with workers or Workers() as pool:
+    pool = workers or Workers()
+    if pool.cluster in ("processes", "dask"):
+        # Else all of them compile the same, at once.
+        compile_inversion(unwrapping=asked["settings"]["unwrapping"])
+    with pool:
         _fill(
             url,
             "invert",

@@ -9,13 +9,20 @@ import numpy as np
 import xarray as xr
 
 from cube_denoise.conventions import PAIR, X, Y
-from cube_denoise.invert import UNWRAPPING, plan_inversion
+from cube_denoise.inversion.continuation import (
+    continuation,
+    frontier_size,
+    rows_of,
+)
+from cube_denoise.inversion_window import UNWRAPPING
+from cube_denoise.invert import plan_inversion
+from cube_denoise.network import pair_indices
 
 DATES = 8
 
 
 def compile_inversion(*, unwrapping: str = "none") -> None:
-    """Invert a few made-up pixels.
+    """Invert a few made-up pixels, in full and as an update does.
 
     Parameters
     ----------
@@ -27,6 +34,30 @@ def compile_inversion(*, unwrapping: str = "none") -> None:
     job = plan_inversion(cube, reference=corner, unwrapping=unwrapping)
     for window in job.windows:
         job.compute(cube, window)
+    _resume(cube)
+
+
+def _resume(cube: xr.Dataset) -> None:
+    """Invert from the first date on, as updates do from a later one."""
+    from cube_denoise.inversion.incremental import resume
+
+    first, second, times = pair_indices(
+        cube["reference_time"].values, cube["secondary_time"].values
+    )
+    saves = np.array([times.size // 2])
+    rows = rows_of(frontier_size(first, second, 0, int(saves[0])))
+    phase, coherence = (
+        cube[name].values.reshape(first.size, -1)
+        for name in ("unwrapped_phase", "coherence")
+    )
+    resume(
+        phase,
+        continuation(first, second, times.size, 0, begin=0, saves=saves, rows=rows),
+        years=np.arange(times.size) / 30,
+        coherence=coherence,
+        constants=np.zeros(first.size),
+        weights="coherence",
+    )
 
 
 def _stack() -> xr.Dataset:
