@@ -16,7 +16,8 @@ from cube_denoise.cluster import GPU
 from cube_denoise.conventions import PAIR, X, Y
 from cube_denoise.correct import plan_correction
 from cube_denoise.corrections import Correction
-from cube_denoise.invert import Settings, plan_inversion
+from cube_denoise.inversion_window import Settings
+from cube_denoise.invert import plan_inversion
 from cube_denoise.network import pair_indices
 from cube_denoise.normalise import five_numbers
 from cube_denoise.store import PAIR_TIMES

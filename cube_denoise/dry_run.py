@@ -28,7 +28,8 @@ from cube_denoise.estimate import (
 from cube_denoise.grid import regular_grid
 from cube_denoise.ingest import check_records, check_wavelength, plan_reading
 from cube_denoise.interferogram import Interferogram
-from cube_denoise.invert import Settings, check_inversion
+from cube_denoise.inversion_window import Settings
+from cube_denoise.invert import check_inversion
 from cube_denoise.network import acquisition_times
 from cube_denoise.pipeline import (
     Allow,

@@ -37,13 +37,8 @@ from cube_denoise.corrections import Correction
 from cube_denoise.extend import states_of
 from cube_denoise.grid import grid_of
 from cube_denoise.ingest import ReadingPlan
-from cube_denoise.invert import (
-    OUTPUTS,
-    Settings,
-    inversion_block,
-    inversion_cuts,
-    temporary_memory,
-)
+from cube_denoise.inversion_window import OUTPUTS, Settings
+from cube_denoise.invert import inversion_block, inversion_cuts, temporary_memory
 from cube_denoise.last_inversion import hindrance
 from cube_denoise.network import Network, pair_indices
 

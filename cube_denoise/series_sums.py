@@ -28,7 +28,7 @@ from cube_denoise.inversion.continuation import (
     D,
     T,
 )
-from cube_denoise.invert import Settings
+from cube_denoise.inversion_window import Settings
 from cube_denoise.time_fit import SeriesFit
 from cube_denoise.time_models import linear_design
 from cube_denoise.velocity import rate_std

@@ -18,7 +18,8 @@ import numpy as np
 import xarray as xr
 
 from cube_denoise.conventions import PAIR, TIME, X, Y, years_since
-from cube_denoise.invert import OUTPUTS, invert
+from cube_denoise.inversion_window import OUTPUTS
+from cube_denoise.invert import invert
 from cube_denoise.network import connected_subsets, pair_indices
 from cube_denoise.reference import find_reference, phase_variable
 from cube_denoise.reference_area import Reference, ReferenceArea

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cube_denoise.inversion import lanes
+from cube_denoise.inversion.carried_spread import feed
 from cube_denoise.inversion.continuation import (
     CLOSURE,
     COSINE,
@@ -46,8 +47,7 @@ from cube_denoise.inversion.kernel import (
     state_rows,
 )
 from cube_denoise.inversion.lanes import LANES
-from cube_denoise.inversion.piecewise_spread import feed, slopes, variances
-from cube_denoise.inversion.spread import pair_variance
+from cube_denoise.inversion.spread import pair_variance, slopes, variances
 
 
 @dataclass(frozen=True)

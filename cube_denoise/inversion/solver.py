@@ -7,29 +7,11 @@ from functools import partial
 import numpy as np
 
 from cube_denoise.inversion.elimination import Elimination
-from cube_denoise.inversion.gaps import GAPS, bridge, keep_linked, mark
-from cube_denoise.inversion.kernel import (
-    GIVEN,
-    WEIGHTS,
-    _compiled,
-    arrays,
-    backward,
-    find_linked,
-    forward,
-    misfit,
-    stage,
-    state_rows,
-)
+from cube_denoise.inversion.gaps import GAPS
+from cube_denoise.inversion.kernel import GIVEN, WEIGHTS, arrays, state_rows
 from cube_denoise.inversion.lanes import LANES
-from cube_denoise.inversion.robust import LOSSES, reweigh
-from cube_denoise.inversion.spread import (
-    add_products,
-    diagonal,
-    pair_variance,
-    respond,
-    scale_of,
-    weighted_squares,
-)
+from cube_denoise.inversion.robust import LOSSES
+from cube_denoise.inversion.tiles import solve_tiles
 from cube_denoise.time_models import Design
 
 
@@ -143,7 +125,7 @@ def solve(
     tiles = -(-pixels // LANES)
     edges = [min(pixels, LANES * (tiles * k // threads)) for k in range(threads + 1)]
     work = partial(
-        _solve_tiles,
+        solve_tiles,
         phase,
         nothing if worth is None else worth,
         np.zeros(pairs) if constants is None else np.asarray(constants, "float64"),
@@ -213,175 +195,6 @@ def scratch_memory(plan: Elimination, pairs: int, *, errors: bool = True) -> int
     if errors:
         rows += 8 * (2 * (entries + positions) + 2 * entries + 8 * positions)
     return LANES * rows
-
-
-@_compiled
-def _solve_tiles(
-    phase,
-    coherence,
-    constants,
-    way,
-    loss,
-    gaps,
-    plan,
-    rows,
-    order,
-    origin,
-    years,
-    quality,
-    errors,
-    basis,
-    series,
-    maps,
-    deviations,
-    products,
-    begin,
-    end,
-):
-    """Solve the pixels `begin` to `end`, `LANES` at a time.
-
-    Fills `series`, `maps` and `deviations`; `begin` is a multiple of `LANES`.
-    """
-    pairs = phase.shape[0]
-    entries, count = plan[1].size, plan[0].size - 1
-    potentials = entries + count
-    y = np.empty((pairs, LANES), np.float32)
-    w = np.empty((pairs, LANES), np.float32)
-    weight = np.empty((pairs if loss > 0 else 0, LANES), np.float32)
-    work = np.empty((4, pairs, LANES), np.float32)
-    variance = np.empty((pairs if errors else 0, LANES), np.float32)
-    state = np.empty((rows, LANES))
-    linked = np.empty((count, LANES), np.bool_)
-    sums = np.empty((5, LANES))
-    missing = np.empty(LANES)
-    for base in range(begin, end, LANES):
-        size = min(LANES, end - base)
-        stage(phase, coherence, constants, way, base, y, w)
-        state[:] = 0.0
-        broken = forward(plan, y, w, state, 0, count)
-        missing[:] = 0.0
-        if broken:
-            find_linked(plan, state, linked)
-            for k in range(count):
-                for p in range(LANES):
-                    missing[p] += not linked[k, p]
-        backward(plan, state)
-        final = w
-        if loss > 0:
-            weight[:] = w
-            reweigh(plan, y, w, loss, state, work, weight)
-            final = weight
-        for k in range(count):
-            x, into = state[potentials + k], series[order[k]]
-            for p in range(size):
-                into[base + p] = np.float32(x[p])
-        if broken:
-            if gaps == 1:
-                bridge(plan, w, linked, years, origin, series, base, size, order)
-            else:
-                mark(linked, series, base, size, order)
-            keep_linked(plan, linked, w)
-            if loss > 0:
-                keep_linked(plan, linked, weight)
-        if not quality:
-            continue
-        misfit(plan, y, w, state, work, sums)
-        for p in range(size):
-            used = sums[3, p]
-            some = used if used > 0.0 else np.nan
-            maps[0, base + p] = np.sqrt(sums[0, p] ** 2 + sums[1, p] ** 2) / some
-            maps[1, base + p] = np.sqrt(sums[2, p] / some)
-            maps[2, base + p] = used
-            maps[3, base + p] = missing[p]
-            if missing[p] == count:
-                any_pair = False
-                for m in range(pairs):
-                    value = phase[m, base + p]
-                    any_pair |= (value == value) and constants[m] == constants[m]
-                if not any_pair:
-                    maps[3, base + p] = -1.0
-                    if origin >= 0:
-                        series[origin, base + p] = np.nan
-        if errors:
-            pair_variance(coherence, way, base, w, variance)
-            weighted_squares(work[0], w, variance, sums[4])
-            scale = scale_of(sums[4], sums[3], missing, count)
-            _propagate(
-                plan,
-                final,
-                variance,
-                state,
-                scale,
-                linked,
-                broken,
-                basis,
-                origin,
-                order,
-                base,
-                size,
-                products,
-                deviations,
-            )
-
-
-@_compiled
-def _propagate(
-    plan,
-    w,
-    variance,
-    state,
-    scale,
-    linked,
-    broken,
-    basis,
-    origin,
-    order,
-    base,
-    size,
-    products,
-    deviations,
-):
-    """Standard deviation of dates, their summed variance, and that of sums over them.
-
-    Fills `deviations`, and of `products` the first row with the sum and the others with
-    the covariances of the series' products with columns a <= b of `basis`.
-    """
-    count, columns = order.size, basis.shape[1]
-    found = np.empty((count, LANES))
-    diagonal(plan, w, variance, state, found)
-    here = np.ones((count, LANES))
-    if broken:
-        for k in range(count):
-            for p in range(LANES):
-                here[k, p] = linked[k, p]
-    total = np.zeros(LANES)
-    for k in range(count):
-        for p in range(LANES):
-            total[p] += here[k, p] * found[k, p]
-    x = np.empty((columns, count + 1, LANES))
-    for c in range(columns):
-        for k in range(count):
-            for p in range(LANES):
-                x[c, k, p] = here[k, p] * basis[order[k], c]
-        respond(plan, state, x[c])
-    one = np.empty(LANES)
-    at = 1
-    for p in range(size):
-        products[0, base + p] = scale[p] * total[p]
-    for a in range(columns):
-        for b in range(a, columns):
-            add_products(plan, w, variance, x[a], x[b], one)
-            for p in range(size):
-                products[at, base + p] = scale[p] * one[p]
-            at += 1
-    for p in range(size):
-        deviations[origin, base + p] = scale[p] * 0.0
-    for k in range(count):
-        for p in range(size):
-            there = not broken or linked[k, p]
-            deviations[order[k], base + p] = (
-                np.sqrt(scale[p] * found[k, p]) if there else np.nan
-            )
 
 
 def rate_errors(

@@ -43,26 +43,12 @@ def pair_variance(coherence, way, base, w, variance):
 
 
 @_compiled
-def diagonal(plan, w, variance, state, found):
-    """Variance of every position, in `found`, up to the factor of `variance`.
-
-    `state` is as `forward` left it: ratios and the inverse of the sums. Positions that
-    are not linked get numbers without meaning.
-    """
-    entries, count = plan[1].size, plan[0].size - 1
-    slope = np.zeros((entries + count, LANES))
-    turned = np.zeros((entries + count, LANES))
-    slopes(plan, w, variance, state, slope, turned, 0, count)
-    variances(plan, state, turned, found)
-
-
-@_compiled
 def slopes(plan, w, variance, state, slope, turned, k_from, k_to):
     """Derivatives by e of the elimination of the positions `k_from` to `k_to`.
 
     `slope` holds those of the entries and of the conductances to ground, and gathers
     those that the elimination adds; `turned` gets those of the ratios and of the
-    inverse sums.
+    inverse sums. `state` is as `forward` left it.
     """
     start, others, mesh_start, mesh, pairs_from, pair, _, _, into = plan
     entries, count = others.size, start.size - 1
@@ -106,7 +92,10 @@ def slopes(plan, w, variance, state, slope, turned, k_from, k_to):
 
 @_compiled
 def variances(plan, state, turned, found):
-    """`diagonal`, given what `slopes` found."""
+    """Variances of the positions, up to the factor of `variance`, into `found`.
+
+    Those of positions that are not linked are without meaning.
+    """
     start, others, mesh_start, mesh = plan[:4]
     entries, count = others.size, start.size - 1
     covariance = np.zeros((entries, LANES))
@@ -142,6 +131,20 @@ def variances(plan, state, turned, found):
             for p in range(LANES):
                 own[p] += ratio[p] * near[p]
                 own_slope[p] += ratio_slope[p] * near[p] + ratio[p] * near_slope[p]
+
+
+@_compiled
+def diagonal(plan, w, variance, state, found):
+    """Variance of every position, in `found`, up to the factor of `variance`.
+
+    `state` is as `forward` left it: ratios and the inverse of the sums. Positions that
+    are not linked get numbers without meaning.
+    """
+    entries, count = plan[1].size, plan[0].size - 1
+    slope = np.zeros((entries + count, LANES))
+    turned = np.zeros((entries + count, LANES))
+    slopes(plan, w, variance, state, slope, turned, 0, count)
+    variances(plan, state, turned, found)
 
 
 @_compiled
