@@ -11,6 +11,7 @@ from cube_denoise import store
 from cube_denoise.blocks import spans, windows
 from cube_denoise.changes import difference
 from cube_denoise.conventions import PAIR, TIME, X, Y
+from cube_denoise.last_inversion import KEPT
 
 BLOCK = 512
 """Side of the windows in which maps are compared, px."""
@@ -84,7 +85,8 @@ def _matched(
     ]
     common = sorted(set(places[0]) & set(places[1]))
     times = sorted({*_times(one)} & {*_times(other)})
-    for name in sorted(map(str, set(one.data_vars) & set(other.data_vars))):
+    both = set(one.data_vars) & set(other.data_vars)
+    for name in sorted(map(str, both - set(KEPT))):
         pair = []
         for cube, place in zip((one, other), places, strict=True):
             array = cube[name]

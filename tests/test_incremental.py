@@ -21,11 +21,13 @@ from cube_denoise.inversion.incremental import Continued, resume
 from cube_denoise.inversion.solver import solve
 from cube_denoise.inversion_window import MAPS, Settings
 from cube_denoise.invert import invert
+from cube_denoise.last_inversion import KEPT
 from cube_denoise.pair_sources import ArrayPairs
 from cube_denoise.series_sums import maps_of
 from cube_denoise.steps import correct_cube, invert_cube
 from cube_denoise.time_models import linear_design
 from cube_denoise.velocity import fit_model
+from cube_denoise.versions import diff
 
 WAVELENGTH = 0.0555
 METRES = WAVELENGTH / (4 * np.pi)
@@ -503,6 +505,18 @@ def test_only_new_pairs_are_read(
     grow(url, whole)
     assert 0 < max(read) <= 2 * (2 * STEP + 4 * 2)
     check(url)
+
+
+def test_what_differs_is_told(tmp_path: Path) -> None:
+    whole, url = stack(40, seed=23), tmp_path / "cube"
+    for date in (38, 40):
+        grow(url, until(whole, date))
+    states_there = [state["id"] for state in store.history(url)]
+    found = diff(url, states_there[2])
+    assert found["values"]["velocity"]["max_abs"] > 0
+    assert not set(found["values"]) & set(KEPT)
+    # Nothing but recent dates moved.
+    assert found["values"]["displacement"]["rms"] < 1e-3
 
 
 def test_an_interrupted_update_is_taken_up(
