@@ -170,6 +170,11 @@ def invert_cube(
 ) -> StepReport:
     """Invert the pairs of a cube for displacement, velocity and their quality.
 
+    Where the last inversion had the same options, recent pairs alone are read and
+    recent dates written (`extend`); the result is that of all pairs within 1e-6 m. Only
+    `displacement_std` of dates that are not written keeps the scale of the residuals of
+    then. A reference area that was chosen stays.
+
     Parameters
     ----------
     url, branch, workers

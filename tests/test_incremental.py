@@ -427,6 +427,18 @@ def test_late_replaced_and_withdrawn_pairs(tmp_path: Path) -> None:
     check(url)
 
 
+def test_a_late_date(tmp_path: Path) -> None:
+    """Pairs of a date come after those of later dates: the later ones change place."""
+    whole, url = stack(44, seed=25), tmp_path / "cube"
+    late = [k for k, d in enumerate(_dates(whole)) if 35 in map(_date, d)]
+    grow(url, whole.drop_isel({PAIR: late}))
+    assert store.open_cube(url).sizes["time"] == 43
+    told = grow(url, whole)
+    assert "from 2019-10-21" in told  # date 24
+    assert store.open_cube(url).sizes["time"] == 44
+    check(url)
+
+
 def test_blocks_and_order_do_not_matter(tmp_path: Path) -> None:
     whole = stack(40, seed=9)
     found = []
