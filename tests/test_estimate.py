@@ -237,12 +237,12 @@ def test_memory_of_a_classical_task(wide_cube, method):
 
 
 def test_memory_of_an_inversion_task(wide_cube):
-    from cube_denoise.invert import plan_inversion
+    from cube_denoise.invert import inversion_block, plan_inversion
 
     (step,) = plan_invert(wide_cube).steps
     cube = store.open_cube(wide_cube)
     corner = {"y": slice(0, 8), "x": slice(0, 8)}
-    job = plan_inversion(cube, reference=corner, block=128)
+    job = plan_inversion(cube, reference=corner, block=inversion_block(cube))
     peak = traced(lambda: job.compute(cube, job.windows[0]))
     assert peak / 2 < step.memory_per_task < 2 * peak
 
