@@ -5,8 +5,8 @@ without gaps, with gaps alike in squares, with gaps of each pixel's own, and the
 with weights. MintPy, insar-rs and dolphin run in environments that this makes under
 ``~/.cache/cube_denoise-benchmarks``. Every solver is a process of its own that has its
 inputs in memory and has warmed up; they solve in turn, on one core and on all. Then
-from store to store: our inversion of a cube beside MintPy's command on HDF5. Then our
-solver on other networks.
+from store to store, 512 x 1024 pixels: our inversion of a cube beside MintPy's command
+on HDF5. Then our solver on other networks.
 """
 
 import logging
@@ -61,11 +61,13 @@ class Size:
     few: int
     """Rounds of a slow side."""
     peers: bool
+    store: tuple[int, int]
+    """Rows and columns of what goes from store to store, once if that is slow."""
 
 
 SIZES = {
-    False: Size(CASES, 60, 300, 15, 3, True),
-    True: Size((WEIGHTED,), 12, 40, 2, 1, False),
+    False: Size(CASES, 60, 300, 15, 3, True, (512, 1024)),
+    True: Size((WEIGHTED,), 12, 40, 2, 1, False, (40, 40)),
 }
 """By ``--quick``."""
 
@@ -138,8 +140,12 @@ class Bench:
 
     def stores(self) -> None:
         """From store to store."""
-        stack, folder = self.stack.with_gaps(GAPS[2]), self.folder / GAPS[2]
+        stack = simulate(neighbours(self.size.dates, 3), self.size.store)
+        stack, folder = stack.with_gaps(GAPS[2]), self.folder / "stores"
+        stack.save(folder)
         write_cube(stack, folder)
+        if "MintPy" in self.pythons:
+            write_hdf5(stack, folder / "ifgramStack.h5")
         row, column = reference_pixel(stack)
         stack = stack.referenced(row * stack.width + column)
         self.measure(STORE, [OWN_STORE, "ifgram_inversion.py"], stack, folder)
@@ -153,7 +159,7 @@ class Bench:
         for number in range(self.size.rounds):
             for runner in list(live):
                 slow = runner.runs and runner.runs[0]["seconds"] > SLOW
-                if slow and number >= self.size.few:
+                if slow and number >= (1 if case == STORE else self.size.few):
                     continue
                 try:
                     runner.run()
@@ -194,7 +200,8 @@ class Bench:
         runner = self.runs.get((case, side, threads))
         if runner is None:
             return []
-        share = self.stack.phase.shape[1] / runner.pixels
+        whole = runner.pixels if case == STORE else self.stack.phase.shape[1]
+        share = whole / runner.pixels
         return [share * r["seconds"] for r in runner.runs]
 
     def ratio(self, case: str, side: str, threads: int) -> float:

@@ -40,7 +40,7 @@ from cube_denoise.time_models import TimeModel
 from cube_denoise.unwrapping import loop_constants
 from cube_denoise.velocity import STATEMENTS
 
-BLOCK_MEMORY = 1 << 28
+BLOCK_MEMORY = 3 << 27
 """Bytes up to which the pairs of a whole shard are read at once."""
 
 

@@ -166,7 +166,9 @@ def test_one_thread_is_one_core(small, tmp_path):
 
 
 def test_a_peer_is_judged_by_its_better_rate(tmp_path):
-    size = inversion.Size(GAPS, dates=4, pixels=8, rounds=1, few=1, peers=False)
+    size = inversion.Size(
+        GAPS, dates=4, pixels=8, rounds=1, few=1, peers=False, store=(4, 4)
+    )
     bench = inversion.Bench(tmp_path, size)
     bench.cores = 2
 
