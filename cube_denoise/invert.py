@@ -38,7 +38,7 @@ from cube_denoise.reference_date import (
 )
 from cube_denoise.time_models import TimeModel
 from cube_denoise.unwrapping import loop_constants
-from cube_denoise.velocity import STATEMENTS
+from cube_denoise.velocity import STATEMENTS, coverage_statement
 
 BLOCK_MEMORY = 3 << 27
 """Bytes up to which the pairs of a whole shard are read at once."""
@@ -247,6 +247,10 @@ def _plan(
             "parameter_units": list(design.units),
         }
     told["velocity_std"]["comment"] = STATEMENTS[settings.uncertainty]
+    method = "none"
+    if variable == "corrected_phase":
+        method = str(cube[variable].attrs.get("method", "an unknown method"))
+    told["velocity_std"]["coverage"] = coverage_statement(method)
     return BlockJob(
         outputs=tuple(outputs),
         compute=compute,

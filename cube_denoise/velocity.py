@@ -37,6 +37,29 @@ STATEMENTS = {
 }
 """What a standard deviation says of itself, by `uncertainty`."""
 
+COVERAGE = {
+    "none": "71 to 73 %",
+    "temporal-filter": "60 to 62 %, with an annual term 50 to 54 %",
+    "common-scene": "72 to 74 %, with an annual term 55 to 59 %",
+    "pca": "66 to 68 %",
+    "dncnn": "61 to 67 %, but 22 to 24 % inside sources, most of whose motion it takes",
+}
+"""Truths that 68 % intervals of an inversion held, by correction of the pairs."""
+
+
+def coverage_statement(method: str) -> str:
+    """How far the intervals of an inversion held, for its attributes.
+
+    Of stacks at rest that were simulated, with `uncertainty` "effective"; printed by
+    ``python -m benchmarks.coverage``. `method` is the correction of the pairs.
+    """
+    if method not in COVERAGE:
+        return f"not known for pairs corrected by {method}: see benchmarks.coverage"
+    return (
+        f"on simulated stacks at rest 68 % intervals (effective) held "
+        f"{COVERAGE[method]} of truths"
+    )
+
 
 class VelocityFit(NamedTuple):
     """What `fit_model` finds; float64."""

@@ -321,3 +321,14 @@ def test_bad_cubes_raise():
             invert(bad, reference=AREA)
     with pytest.raises(ValueError, match="half filled"):
         invert(cube.assign(unwrapped_phase=cube.unwrapped_phase * np.nan))
+
+
+def test_velocity_std_says_how_far_it_holds():
+    cube = noisy_cube()
+    raw = invert(cube, reference=AREA).velocity_std.attrs
+    assert "71 to 73 % of truths" in raw["coverage"]
+    corrected = cube.assign(corrected_phase=cube.unwrapped_phase)
+    corrected["corrected_phase"].attrs["method"] = "mine"
+    told = invert(corrected, reference=AREA).velocity_std.attrs["coverage"]
+    assert "not known" in told
+    assert "mine" in told
