@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cube_denoise.inversion.kernel import NAN, ZERO, _compiled
+from cube_denoise.inversion.kernel import ZERO, _compiled
 from cube_denoise.inversion.lanes import LANES
 
 GAPS = {"nan": 0, "linear": 1}
@@ -18,15 +18,6 @@ def keep_linked(plan, linked, w):
             weight, here = w[pair[i]], linked[k]
             for p in range(LANES):
                 weight[p] = weight[p] if here[p] else ZERO
-
-
-@_compiled
-def mark(linked, series, base, count, order):
-    """NaN at the dates that are not linked."""
-    for k in range(linked.shape[0]):
-        for p in range(count):
-            if not linked[k, p]:
-                series[order[k], base + p] = NAN
 
 
 @_compiled
@@ -57,13 +48,13 @@ def subsets(plan, w, p, origin_at, label):
 
 
 @_compiled
-def bridge(plan, w, linked, years, origin, series, base, count, order):
+def bridge(plan, w, linked, years, origin, solved, base, order):
     """Put subsets that pairs do not link on one line with the linked dates.
 
     The subsets keep their shape; one rate, from all of them, and one level of the
     linked dates. It is the limit of a vanishing weight of the constraint of NSBAS.
-    `years` are those of the dates, `series` (dates, pixels) is NaN-free; NaN where no
-    subset determines a rate.
+    `years` are those of the dates; `solved` has the positions' phases, in `LANES`
+    columns from `base`. NaN where no subset determines a rate.
     """
     size = linked.shape[0]
     label = np.empty(size + 1, np.int64)
@@ -73,7 +64,7 @@ def bridge(plan, w, linked, years, origin, series, base, count, order):
     time[size] = years[origin]
     n = np.empty(size + 1)
     mean_t, mean_d = np.empty(size + 1), np.empty(size + 1)
-    for p in range(count):
+    for p in range(LANES):
         missing = False
         for k in range(size):
             missing |= not linked[k, p]
@@ -84,25 +75,25 @@ def bridge(plan, w, linked, years, origin, series, base, count, order):
         mean_t[:] = 0.0
         mean_d[:] = 0.0
         for k in range(size + 1):
-            date = order[k] if k < size else origin
             n[label[k]] += 1.0
             mean_t[label[k]] += time[k]
-            mean_d[label[k]] += np.float64(series[date, base + p])
+            if k < size:  # the origin has phase zero
+                mean_d[label[k]] += np.float64(solved[k, base + p])
         for k in range(size + 1):
             if n[k] > 0.0:
                 mean_t[k] /= n[k]
                 mean_d[k] /= n[k]
         spread, product = 0.0, 0.0
         for k in range(size + 1):
-            date = order[k] if k < size else origin
+            x = np.float64(solved[k, base + p]) if k < size else 0.0
             apart = time[k] - mean_t[label[k]]
             spread += apart * apart
-            product += apart * (np.float64(series[date, base + p]) - mean_d[label[k]])
+            product += apart * (x - mean_d[label[k]])
         rate = product / spread if spread > 0.0 else np.nan
         home = label[size]
         for k in range(size):
             if label[k] != home:
                 own = label[k]
                 level = mean_d[home] + rate * (mean_t[own] - mean_t[home])
-                moved = np.float64(series[order[k], base + p]) - mean_d[own] + level
-                series[order[k], base + p] = np.float32(moved)
+                moved = np.float64(solved[k, base + p]) - mean_d[own] + level
+                solved[k, base + p] = np.float32(moved)

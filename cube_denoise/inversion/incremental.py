@@ -173,8 +173,9 @@ def _resume_tiles(
     entries, count = plan[1].size, plan[0].size - 1
     of_state, of_slope, of_load = places
     stops = cuts.size - 1
-    y = np.empty((pairs, LANES), np.float32)
-    w = np.empty((pairs, LANES), np.float32)
+    staged_y = np.empty((1, pairs, LANES), np.float32)
+    staged_w = np.empty((1, pairs, LANES), np.float32)
+    y, w = staged_y[0], staged_w[0]
     variance = np.empty((pairs, LANES), np.float32)
     residual = np.empty((pairs, LANES), np.float32)
     state = np.empty((rows, LANES))
@@ -192,7 +193,7 @@ def _resume_tiles(
     kept = np.empty((stops + 1, max(SUMS, of_state.shape[1]), LANES))
     for base in range(0, pixels, LANES):
         size = min(LANES, pixels - base)
-        stage(phase, coherence, constants, way, base, y, w)
+        stage(phase, coherence, constants, way, base, staged_y, staged_w)
         kept[:] = 0.0
         if given.shape[0] > 0:
             kept[0, :, :size] = given[:, base : base + size]

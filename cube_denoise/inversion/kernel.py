@@ -28,6 +28,7 @@ GIVEN = 3
 LOWEST, HIGHEST = np.float32(0.05), np.float32(0.99)
 ZERO, ONE, HALF, TURN = (np.float32(v) for v in (0, 1, 0.5, 2 * np.pi))
 NAN = np.float32(np.nan)
+LARGEST = np.finfo(np.float32).max
 ALL = np.uint64(2**64 - 1)
 
 _compiled: Any = njit(
@@ -37,48 +38,57 @@ _compiled: Any = njit(
 
 @_compiled
 def stage(phase, coherence, constants, way, base, y, w):
-    """Phase less constants, and weight, of `LANES` pixels; 0 and 0 where missing."""
-    count = min(LANES, phase.shape[1] - base)
-    tail = np.full(LANES, NAN, np.float32)
+    """Phase less constants, and weight, of pixels from `base`; 0 and 0 where missing.
+
+    `y` and `w` have shape (tiles, pairs, LANES): several tiles at once, since pixels
+    that follow each other are quicker to fetch. Returns how many given weights are
+    negative or not finite.
+    """
+    wrong = 0
+    tail = np.empty(LANES, np.float32)
     worth = np.full(LANES, ONE, np.float32)
     for m in range(phase.shape[0]):
         constant = constants[m]
-        if constant != constant:
-            y[m] = ZERO
-            w[m] = ZERO
-            continue
-        if count == LANES:
-            given = phase[m, base : base + LANES]
-        else:
-            tail[:count] = phase[m, base : base + count]
-            given = tail
-        if way > 0:
+        for tile in range(y.shape[0]):
+            into, weight = y[tile, m], w[tile, m]
+            begin = base + tile * LANES
+            count = min(LANES, phase.shape[1] - begin)
+            if count <= 0 or constant != constant:
+                into[:] = ZERO
+                weight[:] = ZERO
+                continue
+            given, quality = tail, worth
             if count == LANES:
-                quality = coherence[m, base : base + LANES]
+                given = phase[m, begin : begin + LANES]
+                if way > 0:
+                    quality = coherence[m, begin : begin + LANES]
             else:
-                worth[:count] = coherence[m, base : base + count]
-                quality = worth
-        else:
-            quality = worth
-        into, weight = y[m], w[m]
-        for p in range(LANES):
-            value = given[p]
-            there = value == value
-            value = value if there else ZERO
-            g = quality[p]
-            if way == GIVEN:
-                there &= g > ZERO
-            else:
-                g = g if g > LOWEST else LOWEST  # NaN counts as the lowest
-                g = g if g < HIGHEST else HIGHEST
-                if way == 2:
-                    g = g * g
-                    g = g / (ONE - g)
-                elif way == 0:
-                    g = ONE
-            shifted = np.float32(np.float64(value) - constant)
-            into[p] = shifted if there else ZERO
-            weight[p] = g if there else ZERO
+                tail[:] = NAN
+                tail[:count] = phase[m, begin : begin + count]
+                if way > 0:
+                    worth[:count] = coherence[m, begin : begin + count]
+            bad = 0
+            for p in range(LANES):
+                value = given[p]
+                there = value == value
+                value = value if there else ZERO
+                g = quality[p]
+                if way == GIVEN:
+                    bad += not (g >= ZERO and g <= LARGEST)
+                    there &= g > ZERO
+                else:
+                    g = g if g > LOWEST else LOWEST  # NaN counts as the lowest
+                    g = g if g < HIGHEST else HIGHEST
+                    if way == 2:
+                        g = g * g
+                        g = g / (ONE - g)
+                    elif way == 0:
+                        g = ONE
+                shifted = np.float32(np.float64(value) - constant)
+                into[p] = shifted if there else ZERO
+                weight[p] = g if there else ZERO
+            wrong += bad
+    return wrong
 
 
 @_compiled
@@ -132,13 +142,9 @@ def backward(plan, state):
 
 @_compiled
 def find_linked(plan, state, linked):
-    """Which positions conductances link to ground; `state` as `substitute` takes it.
-
-    Returns how often one is not linked.
-    """
+    """Which positions conductances link to ground; `state` as `forward` left it."""
     start, others = plan[0], plan[1]
     entries, count = others.size, start.size - 1
-    missing = 0
     for k in range(count - 1, -1, -1):
         here, ground = linked[k], state[entries + k]
         for p in range(LANES):
@@ -147,9 +153,6 @@ def find_linked(plan, state, linked):
             ratio, later = state[a], linked[others[a]]
             for p in range(LANES):
                 here[p] |= (ratio[p] > 0.0) & later[p]
-        for p in range(LANES):
-            missing += not here[p]
-    return missing
 
 
 @_compiled

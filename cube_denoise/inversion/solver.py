@@ -11,7 +11,7 @@ from cube_denoise.inversion.gaps import GAPS
 from cube_denoise.inversion.kernel import GIVEN, WEIGHTS, arrays, state_rows
 from cube_denoise.inversion.lanes import LANES
 from cube_denoise.inversion.robust import LOSSES
-from cube_denoise.inversion.tiles import solve_tiles
+from cube_denoise.inversion.tiles import TILES, solve_tiles
 from cube_denoise.time_models import Design
 
 
@@ -147,10 +147,15 @@ def solve(
     )
     edges[-1] = pixels
     if threads == 1:
-        work(0, pixels)
+        wrong = work(0, pixels)
     else:
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(work, edges[:-1], edges[1:]))
+            wrong = sum(pool.map(work, edges[:-1], edges[1:]))
+    if wrong and worth is not None:
+        raise ValueError(
+            f"weights are {worth.min()} to {worth.max()}: they must be 0 or more, and "
+            "finite"
+        )
     rate_variance = scatter = np.empty(0)
     if errors:
         rate_variance, scatter = rate_errors(
@@ -180,18 +185,13 @@ def _check_worth(worth: np.ndarray | None, way: int, shape: tuple[int, ...]) -> 
             raise ValueError("coherence=None: weights of that kind need it")
     elif worth.shape != shape:
         raise ValueError(f"{name} has shape {worth.shape}: phase has {shape}")
-    elif way == GIVEN and worth.size:
-        low, high = worth.min(), worth.max()
-        if not (low >= 0 and np.isfinite(high)):
-            raise ValueError(
-                f"weights are {low} to {high}: they must be 0 or more, and finite"
-            )
 
 
 def scratch_memory(plan: Elimination, pairs: int, *, errors: bool = True) -> int:
     """Bytes that `solve` takes beside its inputs and outputs."""
     entries, positions = plan.entry_other.size, plan.order.size
-    rows = 8 * state_rows(plan) + 4 * pairs * (2 + 4 + 1) + positions
+    rows = 8 * state_rows(plan) + 4 * pairs * (2 * TILES + 4 + 1)
+    rows += positions * (1 + 4 * TILES)
     if errors:
         rows += 8 * (2 * (entries + positions) + 2 * entries + 8 * positions)
     return LANES * rows

@@ -6,8 +6,9 @@ numba's cache does not see changes of functions in other files: after one, remov
 
 import numpy as np
 
-from cube_denoise.inversion.gaps import bridge, keep_linked, mark
+from cube_denoise.inversion.gaps import bridge, keep_linked
 from cube_denoise.inversion.kernel import (
+    NAN,
     _compiled,
     backward,
     find_linked,
@@ -25,6 +26,9 @@ from cube_denoise.inversion.spread import (
     scale_of,
     weighted_squares,
 )
+
+TILES = 4
+"""Tiles fetched and written at a time: lines of a kilobyte."""
 
 
 @_compiled
@@ -52,13 +56,16 @@ def solve_tiles(
 ):
     """Solve the pixels `begin` to `end`, `LANES` at a time.
 
-    Fills `series`, `maps` and `deviations`; `begin` is a multiple of `LANES`.
+    Fills `series`, `maps` and `deviations`; `begin` is a multiple of `LANES`. Returns
+    how many given weights are negative or not finite.
     """
+    wrong = 0
     pairs = phase.shape[0]
     entries, count = plan[1].size, plan[0].size - 1
     potentials = entries + count
-    y = np.empty((pairs, LANES), np.float32)
-    w = np.empty((pairs, LANES), np.float32)
+    staged_y = np.empty((TILES, pairs, LANES), np.float32)
+    staged_w = np.empty((TILES, pairs, LANES), np.float32)
+    solved = np.empty((count, TILES * LANES), np.float32)
     weight = np.empty((pairs if loss > 0 else 0, LANES), np.float32)
     work = np.empty((4, pairs, LANES), np.float32)
     variance = np.empty((pairs if errors else 0, LANES), np.float32)
@@ -68,15 +75,14 @@ def solve_tiles(
     missing = np.empty(LANES)
     for base in range(begin, end, LANES):
         size = min(LANES, end - base)
-        stage(phase, coherence, constants, way, base, y, w)
+        tile = (base - begin) // LANES % TILES
+        if tile == 0:
+            wrong += stage(phase, coherence, constants, way, base, staged_y, staged_w)
+        y, w = staged_y[tile], staged_w[tile]
         state[:] = 0.0
         broken = forward(plan, y, w, state, 0, count)
-        missing[:] = 0.0
         if broken:
             find_linked(plan, state, linked)
-            for k in range(count):
-                for p in range(LANES):
-                    missing[p] += not linked[k, p]
         backward(plan, state)
         final = w
         if loss > 0:
@@ -84,19 +90,31 @@ def solve_tiles(
             reweigh(plan, y, w, loss, state, work, weight)
             final = weight
         for k in range(count):
-            x, into = state[potentials + k], series[order[k]]
-            for p in range(size):
-                into[base + p] = np.float32(x[p])
-        if broken:
-            if gaps == 1:
-                bridge(plan, w, linked, years, origin, series, base, size, order)
+            x, here = state[potentials + k], linked[k]
+            into = solved[k, tile * LANES : (tile + 1) * LANES]
+            if broken and gaps == 0:
+                for p in range(LANES):
+                    into[p] = np.float32(x[p]) if here[p] else NAN
             else:
-                mark(linked, series, base, size, order)
+                for p in range(LANES):
+                    into[p] = np.float32(x[p])
+        if broken and gaps == 1:
+            bridge(plan, w, linked, years, origin, solved, tile * LANES, order)
+        if tile == TILES - 1 or base + LANES >= end:
+            first = base - tile * LANES
+            for k in range(count):
+                series[order[k], first : base + size] = solved[k, : base + size - first]
+        if not quality:
+            continue
+        missing[:] = 0.0
+        if broken:
+            for k in range(count):
+                here = linked[k]
+                for p in range(LANES):
+                    missing[p] += 0.0 if here[p] else 1.0
             keep_linked(plan, linked, w)
             if loss > 0:
                 keep_linked(plan, linked, weight)
-        if not quality:
-            continue
         misfit(plan, y, w, state, work, sums)
         for p in range(size):
             used = sums[3, p]
@@ -134,6 +152,7 @@ def solve_tiles(
                 products,
                 deviations,
             )
+    return wrong
 
 
 @_compiled
