@@ -66,7 +66,7 @@ class Size:
 
 
 SIZES = {
-    False: Size(CASES, 60, 300, 15, 3, True, (512, 1024)),
+    False: Size(CASES, 60, 300, 15, 2, True, (512, 1024)),
     True: Size((WEIGHTED,), 12, 40, 2, 1, False, (40, 40)),
 }
 """By ``--quick``."""
@@ -184,6 +184,8 @@ class Bench:
             if peer is not None and peer not in self.pythons:
                 continue
             threads = {1, self.cores} | ({2} if peer is None else set())
+            if case == STORE:
+                threads = {self.cores}
             for count in sorted(n for n in threads if n <= self.cores):
                 where = {"python": self.pythons[peer]} if peer else {}
                 try:

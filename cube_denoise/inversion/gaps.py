@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from cube_denoise.inversion import lanes
 from cube_denoise.inversion.kernel import ZERO, _compiled
 from cube_denoise.inversion.lanes import LANES
 
@@ -15,9 +16,7 @@ def keep_linked(plan, linked, w):
     pairs_from, pair = plan[4], plan[5]
     for k in range(linked.shape[0]):
         for i in range(pairs_from[k], pairs_from[k + 1]):
-            weight, here = w[pair[i]], linked[k]
-            for p in range(LANES):
-                weight[p] = weight[p] if here[p] else ZERO
+            lanes.keep(w, linked, pair[i], k)
 
 
 @_compiled

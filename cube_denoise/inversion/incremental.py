@@ -182,7 +182,7 @@ def _resume_tiles(
     slope = np.empty((entries + count, LANES))
     turned = np.empty((entries + count, LANES))
     loads = np.empty((4 * count, LANES))
-    linked = np.empty((count, LANES), np.bool_)
+    linked = np.empty((count, LANES))
     found = np.empty((count, LANES))
     data = np.empty((stops, LANES))
     times = np.empty(count)
@@ -211,7 +211,7 @@ def _resume_tiles(
             if forward(plan, y, w, state, cuts[c], cuts[c + 1]):
                 broken = True
             _count_data(plan, w, data[c], cuts[c], cuts[c + 1])
-        linked[:] = True
+        linked[:] = 1.0
         if broken:
             find_linked(plan, state, linked)
         backward(plan, state)

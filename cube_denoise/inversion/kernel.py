@@ -37,6 +37,61 @@ _compiled: Any = njit(
 
 
 @_compiled
+def _alike(given, constant, into, weight):
+    """Stage one row: weight 1."""
+    for p in range(LANES):
+        value = given[p]
+        there = value == value
+        shifted = np.float32(np.float64(value if there else ZERO) - constant)
+        into[p] = shifted if there else ZERO
+        weight[p] = ONE if there else ZERO
+
+
+@_compiled
+def _by_coherence(given, quality, constant, into, weight):
+    """Stage one row: weight is coherence; NaN counts as the lowest."""
+    for p in range(LANES):
+        value = given[p]
+        there = value == value
+        g = quality[p]
+        g = g if g > LOWEST else LOWEST
+        g = g if g < HIGHEST else HIGHEST
+        shifted = np.float32(np.float64(value if there else ZERO) - constant)
+        into[p] = shifted if there else ZERO
+        weight[p] = g if there else ZERO
+
+
+@_compiled
+def _by_variance(given, quality, constant, into, weight):
+    """Stage one row: weight is g^2 / (1 - g^2) of coherence g."""
+    for p in range(LANES):
+        value = given[p]
+        there = value == value
+        g = quality[p]
+        g = g if g > LOWEST else LOWEST
+        g = g if g < HIGHEST else HIGHEST
+        g = g * g
+        g = g / (ONE - g)
+        shifted = np.float32(np.float64(value if there else ZERO) - constant)
+        into[p] = shifted if there else ZERO
+        weight[p] = g if there else ZERO
+
+
+@_compiled
+def _by_weight(given, quality, constant, into, weight):
+    """Stage one row with given weights; how many are negative or not finite."""
+    bad = 0
+    for p in range(LANES):
+        value, g = given[p], quality[p]
+        there = (value == value) & (g > ZERO)
+        bad += not (g >= ZERO) & (g <= LARGEST)
+        shifted = np.float32(np.float64(value if there else ZERO) - constant)
+        into[p] = shifted if there else ZERO
+        weight[p] = g if there else ZERO
+    return bad
+
+
+@_compiled
 def stage(phase, coherence, constants, way, base, y, w):
     """Phase less constants, and weight, of pixels from `base`; 0 and 0 where missing.
 
@@ -67,27 +122,14 @@ def stage(phase, coherence, constants, way, base, y, w):
                 tail[:count] = phase[m, begin : begin + count]
                 if way > 0:
                     worth[:count] = coherence[m, begin : begin + count]
-            bad = 0
-            for p in range(LANES):
-                value = given[p]
-                there = value == value
-                value = value if there else ZERO
-                g = quality[p]
-                if way == GIVEN:
-                    bad += not (g >= ZERO and g <= LARGEST)
-                    there &= g > ZERO
-                else:
-                    g = g if g > LOWEST else LOWEST  # NaN counts as the lowest
-                    g = g if g < HIGHEST else HIGHEST
-                    if way == 2:
-                        g = g * g
-                        g = g / (ONE - g)
-                    elif way == 0:
-                        g = ONE
-                shifted = np.float32(np.float64(value) - constant)
-                into[p] = shifted if there else ZERO
-                weight[p] = g if there else ZERO
-            wrong += bad
+            if way == GIVEN:
+                wrong += _by_weight(given, quality, constant, into, weight)
+            elif way == 2:
+                _by_variance(given, quality, constant, into, weight)
+            elif way == 1:
+                _by_coherence(given, quality, constant, into, weight)
+            else:
+                _alike(given, constant, into, weight)
     return wrong
 
 
@@ -110,15 +152,14 @@ def forward(plan, y, w, state, k_from, k_to):
         share = entries + 2 * count + 1 + k
         for i in range(pairs_from[k], pairs_from[k + 1]):
             lanes.take_up(state, w, y, pair[i], into[i], late[i], early[i])
-        state[share] = state[ground]
+        lanes.copy(state, share, ground)
         for a in range(start[k], start[k + 1]):
             lanes.add(state, share, a)
         whole &= lanes.invert(state, share) == ALL
         at = mesh_start[k]
         for a in range(start[k], start[k + 1]):
-            lanes.scale(state, a, share)
-            lanes.add_product(state, entries + others[a], a, ground)
-            lanes.add_product(state, entries + count + others[a], a, current)
+            far = entries + others[a]
+            lanes.branch(state, a, share, ground, current, far, far + count)
             # Entries after a still hold conductances, those before it ratios.
             for b in range(a + 1, start[k + 1]):
                 lanes.add_product(state, mesh[at], a, b)
@@ -142,17 +183,16 @@ def backward(plan, state):
 
 @_compiled
 def find_linked(plan, state, linked):
-    """Which positions conductances link to ground; `state` as `forward` left it."""
+    """Which positions conductances link to ground: rows of 1 or 0, float64.
+
+    `state` is as `forward` left it.
+    """
     start, others = plan[0], plan[1]
     entries, count = others.size, start.size - 1
     for k in range(count - 1, -1, -1):
-        here, ground = linked[k], state[entries + k]
-        for p in range(LANES):
-            here[p] = ground[p] > 0.0
+        lanes.link_ground(state, linked, entries + k, k)
         for a in range(start[k], start[k + 1]):
-            ratio, later = state[a], linked[others[a]]
-            for p in range(LANES):
-                here[p] |= (ratio[p] > 0.0) & later[p]
+            lanes.link_later(state, linked, a, others[a], k)
 
 
 @_compiled

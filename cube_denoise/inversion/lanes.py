@@ -82,6 +82,25 @@ def _scale(do: _Rows, state: Any, target: Any, a: Any) -> None:
     do.store(do.multiply(do.load(state, target), do.load(state, a)), state, target)
 
 
+def _copy(do: _Rows, state: Any, target: Any, a: Any) -> None:
+    do.store(do.load(state, a), state, target)
+
+
+def _branch(
+    do: _Rows,
+    *given: Any,
+) -> None:
+    state, entry, share, ground, current, far_ground, far_current = given
+    ratio = do.multiply(do.load(state, entry), do.load(state, share))
+    to_ground = do.multiply(ratio, do.load(state, ground))
+    to_current = do.multiply(ratio, do.load(state, current))
+    one = do.add(do.load(state, far_ground), to_ground)
+    two = do.add(do.load(state, far_current), to_current)
+    do.store(ratio, state, entry)
+    do.store(one, state, far_ground)
+    do.store(two, state, far_current)
+
+
 def _add(do: _Rows, state: Any, target: Any, a: Any) -> None:
     do.store(do.add(do.load(state, target), do.load(state, a)), state, target)
 
@@ -93,6 +112,48 @@ def _invert(do: _Rows, state: Any, target: Any) -> Any:
     inverse = do.builder.fdiv(ir.Constant(_WIDE, [1.0] * LANES), value)
     do.store(do.builder.select(positive, inverse, zero), state, target)
     return do.builder.bitcast(positive, ir.IntType(LANES))
+
+
+def _link_ground(do: _Rows, state: Any, linked: Any, ground: Any, row: Any) -> None:
+    zero = ir.Constant(_WIDE, [0.0] * LANES)
+    one = ir.Constant(_WIDE, [1.0] * LANES)
+    there = do.builder.fcmp_ordered(">", do.load(state, ground), zero)
+    do.store(do.builder.select(there, one, zero), linked, row)
+
+
+def _link_later(
+    do: _Rows, state: Any, linked: Any, ratio: Any, later: Any, row: Any
+) -> None:
+    zero = ir.Constant(_WIDE, [0.0] * LANES)
+    there = do.builder.fcmp_ordered(">", do.load(state, ratio), zero)
+    through = do.builder.select(there, do.load(linked, later), zero)
+    here = do.load(linked, row)
+    more = do.builder.fcmp_ordered(">", through, here)
+    do.store(do.builder.select(more, through, here), linked, row)
+
+
+def _put(do: _Rows, state: Any, out: Any, given: Any, row: Any) -> None:
+    narrow = ir.VectorType(_SINGLE, LANES)
+    do.store(do.builder.fptrunc(do.load(state, given), narrow), out, row)
+
+
+def _put_linked(
+    do: _Rows, state: Any, linked: Any, out: Any, given: Any, here: Any, row: Any
+) -> None:
+    narrow = ir.VectorType(_SINGLE, LANES)
+    zero = ir.Constant(_WIDE, [0.0] * LANES)
+    nothing = ir.Constant(narrow, [float("nan")] * LANES)
+    there = do.builder.fcmp_ordered(">", do.load(linked, here), zero)
+    value = do.builder.fptrunc(do.load(state, given), narrow)
+    do.store(do.builder.select(there, value, nothing), out, row)
+
+
+def _keep(do: _Rows, w: Any, linked: Any, pair: Any, here: Any) -> None:
+    zero = ir.Constant(ir.VectorType(_SINGLE, LANES), [0.0] * LANES)
+    there = do.builder.fcmp_ordered(
+        ">", do.load(linked, here), ir.Constant(_WIDE, [0.0] * LANES)
+    )
+    do.store(do.builder.select(there, do.load(w, pair), zero), w, pair)
 
 
 def _fed(do: _Rows, w: Any, y: Any, pair: Any) -> tuple[Any, Any]:
@@ -192,3 +253,47 @@ def gather_product(typing_context, sums, given, factor, target, row):
     return _defined(_gather_product, 3, 2, types.void)(
         typing_context, sums, given, factor
     )
+
+
+@intrinsic
+def link_ground(typing_context, state, linked, ground, row):
+    """Row of `linked`: 1 where a row of `state` is positive, else 0."""
+    return _defined(_link_ground, 2, 2, types.void)(typing_context, state, linked)
+
+
+@intrinsic
+def link_later(typing_context, state, linked, ratio, later, row):
+    """Take over row later of `linked` where the ratio is positive and it is larger."""
+    return _defined(_link_later, 2, 3, types.void)(typing_context, state, linked)
+
+
+@intrinsic
+def put(typing_context, state, out, given, row):
+    """Row of `out`, float32, from a row of `state`."""
+    return _defined(_put, 2, 2, types.void)(typing_context, state, out)
+
+
+@intrinsic
+def put_linked(typing_context, state, linked, out, given, here, row):
+    """The same, NaN where row here of `linked` is 0."""
+    return _defined(_put_linked, 3, 3, types.void)(typing_context, state, linked, out)
+
+
+@intrinsic
+def keep(typing_context, w, linked, pair, here):
+    """Row pair of `w`, float32, becomes 0 where row here of `linked` is."""
+    return _defined(_keep, 2, 2, types.void)(typing_context, w, linked)
+
+
+@intrinsic
+def copy(typing_context, state, target, a):
+    """Make row target equal to row a."""
+    return _defined(_copy, 1, 2, types.void)(typing_context, state)
+
+
+@intrinsic
+def branch(
+    typing_context, state, entry, share, ground, current, far_ground, far_current
+):
+    """Make an entry a ratio; hand its part of ground and current to the far end."""
+    return _defined(_branch, 1, 6, types.void)(typing_context, state)

@@ -6,9 +6,9 @@ numba's cache does not see changes of functions in other files: after one, remov
 
 import numpy as np
 
+from cube_denoise.inversion import lanes
 from cube_denoise.inversion.gaps import bridge, keep_linked
 from cube_denoise.inversion.kernel import (
-    NAN,
     _compiled,
     backward,
     find_linked,
@@ -65,12 +65,13 @@ def solve_tiles(
     potentials = entries + count
     staged_y = np.empty((TILES, pairs, LANES), np.float32)
     staged_w = np.empty((TILES, pairs, LANES), np.float32)
-    solved = np.empty((count, TILES * LANES), np.float32)
+    rows_out = np.empty((count * TILES, LANES), np.float32)
+    solved = rows_out.reshape(count, TILES * LANES)
     weight = np.empty((pairs if loss > 0 else 0, LANES), np.float32)
     work = np.empty((4, pairs, LANES), np.float32)
     variance = np.empty((pairs if errors else 0, LANES), np.float32)
     state = np.empty((rows, LANES))
-    linked = np.empty((count, LANES), np.bool_)
+    linked = np.empty((count, LANES))
     sums = np.empty((5, LANES))
     missing = np.empty(LANES)
     for base in range(begin, end, LANES):
@@ -90,14 +91,12 @@ def solve_tiles(
             reweigh(plan, y, w, loss, state, work, weight)
             final = weight
         for k in range(count):
-            x, here = state[potentials + k], linked[k]
-            into = solved[k, tile * LANES : (tile + 1) * LANES]
             if broken and gaps == 0:
-                for p in range(LANES):
-                    into[p] = np.float32(x[p]) if here[p] else NAN
+                lanes.put_linked(
+                    state, linked, rows_out, potentials + k, k, k * TILES + tile
+                )
             else:
-                for p in range(LANES):
-                    into[p] = np.float32(x[p])
+                lanes.put(state, rows_out, potentials + k, k * TILES + tile)
         if broken and gaps == 1:
             bridge(plan, w, linked, years, origin, solved, tile * LANES, order)
         if tile == TILES - 1 or base + LANES >= end:
