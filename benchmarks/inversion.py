@@ -30,6 +30,7 @@ from benchmarks.inversion_peers import (
 )
 from benchmarks.inversion_stack import GAPS, Stack, neighbours, simulate
 from benchmarks.inversion_store import reference_pixel, write_cube, write_hdf5
+from benchmarks.inversion_worker import ROUND
 from benchmarks.report import Row, options, report
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ class Size:
 
 
 SIZES = {
-    False: Size(CASES, 60, 300, 15, 2, True, (512, 1024)),
+    False: Size(CASES, 60, 300, 15, 1, True, (512, 1024)),
     True: Size((WEIGHTED,), 12, 40, 2, 1, False, (40, 40)),
 }
 """By ``--quick``."""
@@ -335,8 +336,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     told = [
         f"{size.dates} dates, {bench.stack.first.size} pairs, {size.pixels} x "
         f"{size.pixels} pixels, {bench.cores} cores; M/s is million pixels x pairs a "
-        f"second; medians and ranges of {size.rounds} runs, {size.few} of what takes "
-        f"over {SLOW:g} s.",
+        f"second; medians and ranges of {size.rounds} rounds of {ROUND:g} s or one "
+        f"solution, {size.few} of what takes over {SLOW:g} s.",
         "; ".join(f"{s} {v}" for s, v in versions.items()) + ".",
         "Peers are judged by their better rate, of one core and all. "
         "MintPy on more cores is a box of rows for each in processes, its command as "
