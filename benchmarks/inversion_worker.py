@@ -14,6 +14,7 @@ import resource
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,9 @@ def children(process: int | str = "self") -> list[int]:
     """All processes that a process began and that live."""
     found = []
     for tasks in Path(f"/proc/{process}/task").glob("*/children"):
-        for child in map(int, tasks.read_text().split()):
-            found += [child, *children(child)]
+        with suppress(FileNotFoundError):  # a thread that has ended since
+            for child in map(int, tasks.read_text().split()):
+                found += [child, *children(child)]
     return found
 
 

@@ -8,7 +8,12 @@ import h5py
 import numpy as np
 import pytest
 
-from benchmarks import inversion, inversion_networks, inversion_peers
+from benchmarks import (
+    inversion,
+    inversion_networks,
+    inversion_peers,
+    inversion_worker,
+)
 from benchmarks.inversion_ours import memory_pass, solve_ours
 from benchmarks.inversion_peers import PeerError, Runner, environment
 from benchmarks.inversion_side import Inputs, Side
@@ -22,6 +27,7 @@ def small():
     return simulate(neighbours(12, 3), (20, 30)).with_gaps("irregular gaps")
 
 
+@pytest.mark.slow
 def test_rows_of_a_quick_run(tmp_path, capsys):
     rows = inversion.main(["--quick", "--out", str(tmp_path / "rows.json")])
     assert json.loads((tmp_path / "rows.json").read_text()) == [r.record for r in rows]
@@ -32,7 +38,7 @@ def test_rows_of_a_quick_run(tmp_path, capsys):
     cores = len(inversion.os.sched_getaffinity(0))
     for case in (*inversion.SIZES[True].cases, inversion.STORE):
         side = "invert_cube" if case == inversion.STORE else "cube_denoise"
-        for threads in {1, cores}:
+        for threads in {cores} if case == inversion.STORE else {1, cores}:
             name = f"{side}, {threads} thread{'s' * (threads > 1)}"
             assert value[case, name, "from dense"] < 1e-4
             assert 0.01 < value[case, name, "error"] < 0.6
@@ -117,7 +123,10 @@ def test_the_judge_sees_what_is_wrong(small):
     assert judge.of(exact[:, :90])["from dense"] < 1e-12  # a part of the pixels
 
 
-def test_extra_memory_is_what_a_solve_takes():
+def test_extra_memory_is_what_a_solve_takes(monkeypatch):
+    # A server of other tests may be a child of this process.
+    monkeypatch.setattr(inversion_worker, "children", lambda *_: [])
+
     def solve():
         for _ in range(2):
             np.ones(8_000_000)

@@ -50,6 +50,7 @@ def test_score_tells_false_corrections_and_what_is_left():
     assert count["changed"] == count["false"] == 1
 
 
+@pytest.mark.slow
 def test_quick_run(tmp_path):
     path = tmp_path / "rows.json"
     rows = unwrapping.main(["--quick", "--out", str(path)])

@@ -109,7 +109,7 @@ def dates_of(cube: xr.Dataset, window: Window, stack: Stack) -> np.ndarray:
 
     Returns
     -------
-    numpy.ndarray, float32, shape (dates, rows, columns)
+    numpy.ndarray, float64, shape (dates, rows, columns)
         rad; 0 at the origin, NaN at dates that no chain of pairs links to it at that
         pixel, so everywhere where no pair has data. Bit-equal for a pixel whatever the
         window.
@@ -117,7 +117,7 @@ def dates_of(cube: xr.Dataset, window: Window, stack: Stack) -> np.ndarray:
     from cube_denoise.inversion.solver import solve
 
     rows, columns = (window[d].stop - window[d].start for d in (Y, X))
-    dates = np.empty((stack.network.size, rows, columns), "float32")
+    dates = np.empty((stack.network.size, rows, columns))
     for part in spans(window[Y].stop, STRIP, start=window[Y].start):
         phase = read_window(cube, "unwrapped_phase", {Y: part, X: window[X]})
         here = slice(part.start - window[Y].start, part.stop - window[Y].start)
