@@ -85,6 +85,7 @@ def test_processes_end_with_a_killed_client(script: str) -> None:
     assert (len(gone), alive) == (2, [])
 
 
+@pytest.mark.slow
 def test_nothing_is_written_after_the_client(make_cube: Callable[..., Path]) -> None:
     """Its workers are gone, readers see whole states, and a rerun gives the same."""
     url = make_cube()

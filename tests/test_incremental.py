@@ -331,6 +331,7 @@ def key(i: int, j: int) -> tuple[str, str]:
     return str(times[0])[:10], str(times[1])[:10]
 
 
+@pytest.mark.slow
 def test_growing_one_by_one(tmp_path: Path) -> None:
     whole, url = stack(44), tmp_path / "cube"
     told = [grow(url, until(whole, date)) for date in range(30, 45)]
@@ -427,6 +428,7 @@ def test_late_replaced_and_withdrawn_pairs(tmp_path: Path) -> None:
     check(url)
 
 
+@pytest.mark.slow
 def test_a_late_date(tmp_path: Path) -> None:
     """Pairs of a date come after those of later dates: the later ones change place."""
     whole, url = stack(44, seed=25), tmp_path / "cube"

@@ -153,6 +153,7 @@ def test_a_side_that_fails_says_why(small, tmp_path):
         Runner.start("cube_denoise", tmp_path / "empty", 1)
 
 
+@pytest.mark.slow
 def test_a_peer_that_does_not_install_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setitem(inversion_peers.PEERS, "MintPy", "./no-such-folder")
