@@ -6,8 +6,13 @@ import numpy as np
 import xarray as xr
 
 from cube_denoise.blocks import Window
+from cube_denoise.closure import TREATMENTS, close_phase, closure_rms
 from cube_denoise.conventions import VARIABLES, X, Y, phase_to_displacement
 from cube_denoise.inversion.elimination import Elimination
+from cube_denoise.inversion.gaps import GAPS
+from cube_denoise.inversion.kernel import WEIGHTS
+from cube_denoise.inversion.robust import LOSSES
+from cube_denoise.inversion.solver import solve
 from cube_denoise.reference import read_window
 from cube_denoise.reference_date import asked_date
 from cube_denoise.time_models import Design, TimeModel
@@ -19,10 +24,6 @@ MAPS = (
     *("closure_rms", "pair_count", "gap_count"),
 )
 OUTPUTS = (*SERIES, *MAPS)
-WEIGHTS = ("none", "coherence", "variance")
-ROBUST = ("none", "l1", "huber")
-GAPS = ("nan", "linear")
-UNWRAPPING = ("none", "mask", "correct")
 ROUNDING = 1e-3
 """How far coherence may be outside 0..1 by rounding."""
 
@@ -48,9 +49,9 @@ class Settings:
     def __post_init__(self) -> None:
         for name, known in (
             ("weights", WEIGHTS),
-            ("robust", ROBUST),
+            ("robust", LOSSES),
             ("gaps", GAPS),
-            ("unwrapping", UNWRAPPING),
+            ("unwrapping", TREATMENTS),
             ("uncertainty", UNCERTAINTIES),
         ):
             value = getattr(self, name)
@@ -74,9 +75,6 @@ def invert_window(
     wavelength: float,
 ) -> dict[str, np.ndarray]:
     """Compute the outputs of one window."""
-    from cube_denoise.closure import close_phase, closure_rms
-    from cube_denoise.inversion.solver import solve
-
     phase = read_window(cube, variable, window)
     shape = phase.shape[1:]
     coherence = None

@@ -10,10 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from cube_denoise.inversion.lanes import LANES
 from cube_denoise.time_models import Design
 
-LANES = 64
-"""Pixels solved in step."""
 SINGULAR = 1e-10
 """A pivot of the normal matrix below this part of its diagonal counts as zero."""
 

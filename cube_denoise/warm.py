@@ -8,13 +8,13 @@ from there. Processes that begin at once would each compile.
 import numpy as np
 import xarray as xr
 
+from cube_denoise.closure import TREATMENTS
 from cube_denoise.conventions import PAIR, X, Y
 from cube_denoise.inversion.continuation import (
     continuation,
     frontier_size,
     rows_of,
 )
-from cube_denoise.inversion_window import UNWRAPPING
 from cube_denoise.invert import plan_inversion
 from cube_denoise.network import pair_indices
 
@@ -84,5 +84,5 @@ def _stack() -> xr.Dataset:
 
 
 if __name__ == "__main__":
-    for treatment in UNWRAPPING:
+    for treatment in TREATMENTS:
         compile_inversion(unwrapping=treatment)

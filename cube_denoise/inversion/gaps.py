@@ -3,14 +3,14 @@
 import numpy as np
 
 from cube_denoise.inversion import lanes
-from cube_denoise.inversion.kernel import ZERO, _compiled
+from cube_denoise.inversion.kernel import ZERO, compiled
 from cube_denoise.inversion.lanes import LANES
 
 GAPS = {"nan": 0, "linear": 1}
 """What becomes of unlinked dates: no data, or levels that follow the linear model."""
 
 
-@_compiled
+@compiled
 def keep_linked(plan, linked, w):
     """Weight zero for pairs between dates that are not linked to the origin."""
     pairs_from, pair = plan[4], plan[5]
@@ -19,7 +19,7 @@ def keep_linked(plan, linked, w):
             lanes.keep(w, linked, pair[i], k)
 
 
-@_compiled
+@compiled
 def subsets(plan, w, p, origin_at, label):
     """Label positions, and the origin at `origin_at`, by the subsets of a pixel.
 
@@ -46,7 +46,7 @@ def subsets(plan, w, p, origin_at, label):
             label[k] = label[label[k]]
 
 
-@_compiled
+@compiled
 def bridge(plan, w, linked, years, origin, solved, base, order):
     """Put subsets that pairs do not link on one line with the linked dates.
 

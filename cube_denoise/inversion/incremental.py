@@ -37,9 +37,9 @@ from cube_denoise.inversion.gaps import keep_linked
 from cube_denoise.inversion.kernel import (
     WEIGHTS,
     ZERO,
-    _compiled,
     arrays,
     backward,
+    compiled,
     cosine_and_sine,
     find_linked,
     forward,
@@ -149,7 +149,7 @@ def _add_closures(
             saved[part, rows] = total
 
 
-@_compiled
+@compiled
 def _resume_tiles(
     phase,
     coherence,
@@ -251,21 +251,21 @@ def _resume_tiles(
         sums[:CLOSURE, base : base + size] = whole[:CLOSURE, :size]
 
 
-@_compiled
+@compiled
 def _restore(kept, rows, into):
     for r in range(rows.size):
         if rows[r] >= 0:
             into[rows[r]] = kept[r]
 
 
-@_compiled
+@compiled
 def _keep(kept, rows, given):
     for r in range(rows.size):
         if rows[r] >= 0:
             kept[r] = given[rows[r]]
 
 
-@_compiled
+@compiled
 def _count_data(plan, w, data, k_from, k_to):
     pairs_from, pair = plan[4], plan[5]
     data[:] = 0.0
@@ -275,7 +275,7 @@ def _count_data(plan, w, data, k_from, k_to):
             data[p] += 1.0 if weight[p] > ZERO else 0.0
 
 
-@_compiled
+@compiled
 def _gather_pairs(plan, y, w, variance, state, residual, whole, k_from, k_to):
     """Add the residuals of the pairs taken up with some positions."""
     pairs_from, pair, early, late = plan[4], plan[5], plan[6], plan[7]
@@ -294,7 +294,7 @@ def _gather_pairs(plan, y, w, variance, state, residual, whole, k_from, k_to):
             whole[MISFIT, p] += square / v[p]
 
 
-@_compiled
+@compiled
 def _gather_dates(plan, state, linked, found, years, place, whole, begin, end):
     """Add some dates to the sums over dates."""
     potentials = plan[1].size + linked.shape[0]
@@ -322,7 +322,7 @@ def _gather_dates(plan, state, linked, found, years, place, whole, begin, end):
             whole[VARIANCE, p] += found[k, p] if k >= 0 else 0.0
 
 
-@_compiled
+@compiled
 def _give(plan, state, linked, found, place, whole, base, size, series, deviations):
     """Phases of the dates and their standard deviations."""
     potentials = plan[1].size + linked.shape[0]

@@ -31,14 +31,18 @@ NAN = np.float32(np.nan)
 LARGEST = np.finfo(np.float32).max
 ALL = np.uint64(2**64 - 1)
 
-_compiled: Any = njit(
+compiled: Any = njit(
     nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz"}
 )
 
 
-@_compiled
+@compiled
 def _alike(given, constant, into, weight):
-    """Stage one row: weight 1."""
+    """Stage one row: weight 1.
+
+    One function per kind of weight: a choice inside the loop keeps it from being
+    compiled for whole rows.
+    """
     for p in range(LANES):
         value = given[p]
         there = value == value
@@ -47,7 +51,7 @@ def _alike(given, constant, into, weight):
         weight[p] = ONE if there else ZERO
 
 
-@_compiled
+@compiled
 def _by_coherence(given, quality, constant, into, weight):
     """Stage one row: weight is coherence; NaN counts as the lowest."""
     for p in range(LANES):
@@ -61,7 +65,7 @@ def _by_coherence(given, quality, constant, into, weight):
         weight[p] = g if there else ZERO
 
 
-@_compiled
+@compiled
 def _by_variance(given, quality, constant, into, weight):
     """Stage one row: weight is g^2 / (1 - g^2) of coherence g."""
     for p in range(LANES):
@@ -77,7 +81,7 @@ def _by_variance(given, quality, constant, into, weight):
         weight[p] = g if there else ZERO
 
 
-@_compiled
+@compiled
 def _by_weight(given, quality, constant, into, weight):
     """Stage one row with given weights; how many are negative or not finite."""
     bad = 0
@@ -91,7 +95,7 @@ def _by_weight(given, quality, constant, into, weight):
     return bad
 
 
-@_compiled
+@compiled
 def stage(phase, coherence, constants, way, base, y, w):
     """Phase less constants, and weight, of pixels from `base`; 0 and 0 where missing.
 
@@ -133,7 +137,7 @@ def stage(phase, coherence, constants, way, base, y, w):
     return wrong
 
 
-@_compiled
+@compiled
 def forward(plan, y, w, state, k_from, k_to):
     """Eliminate the positions `k_from` to `k_to` of `LANES` pixels.
 
@@ -168,7 +172,7 @@ def forward(plan, y, w, state, k_from, k_to):
     return not whole
 
 
-@_compiled
+@compiled
 def backward(plan, state):
     """Potentials from the last position to the first, in place of the currents."""
     start, others = plan[0], plan[1]
@@ -181,7 +185,7 @@ def backward(plan, state):
             )
 
 
-@_compiled
+@compiled
 def find_linked(plan, state, linked):
     """Which positions conductances link to ground: rows of 1 or 0, float64.
 
@@ -195,7 +199,7 @@ def find_linked(plan, state, linked):
             lanes.link_later(state, linked, a, others[a], k)
 
 
-@_compiled
+@compiled
 def cosine_and_sine(angle):
     """Cosine and sine of a float32 angle, rad, within 3e-7.
 
@@ -238,7 +242,7 @@ def cosine_and_sine(angle):
     return ONE - np.float32(2) * sine * sine, np.float32(2) * sine * cosine
 
 
-@_compiled
+@compiled
 def misfit(plan, y, w, state, work, sums):
     """Residuals of all pairs, and their sums: cosine, sine, square, count, w square.
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from cube_denoise.inversion import lanes
-from cube_denoise.inversion.kernel import ONE, ZERO, _compiled, backward, forward
+from cube_denoise.inversion.kernel import ONE, ZERO, backward, compiled, forward
 from cube_denoise.inversion.lanes import LANES
 
 LOSSES = {"none": 0, "l1": 1, "huber": 2}
@@ -22,7 +22,7 @@ TUNING = 1.345
 """Huber's corner in standard deviations: 95 % efficient on normal errors."""
 
 
-@_compiled
+@compiled
 def corner(residual, weight, found):
     """Huber's corner of every pixel, rad, from the median of its absolute residuals."""
     values = np.empty(weight.shape[0], np.float32)
@@ -36,7 +36,7 @@ def corner(residual, weight, found):
         found[p] = max(SMALLEST, np.float32(TUNING * 1.4826) * middle)
 
 
-@_compiled
+@compiled
 def reweigh(plan, y, given, loss, state, work, weight):
     """Solve anew with weights by residuals until every pixel is settled.
 

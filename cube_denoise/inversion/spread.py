@@ -16,12 +16,12 @@ from cube_denoise.inversion.kernel import (
     NAN,
     ONE,
     ZERO,
-    _compiled,
+    compiled,
 )
 from cube_denoise.inversion.lanes import LANES
 
 
-@_compiled
+@compiled
 def pair_variance(coherence, way, base, w, variance):
     """Phase variance of the pairs, up to a factor: (1 - g^2) / g^2 (Cramer-Rao).
 
@@ -42,7 +42,7 @@ def pair_variance(coherence, way, base, w, variance):
                 into[p] = (ONE - g * g) / (g * g)
 
 
-@_compiled
+@compiled
 def slopes(plan, w, variance, state, slope, turned, k_from, k_to):
     """Derivatives by e of the elimination of the positions `k_from` to `k_to`.
 
@@ -90,7 +90,7 @@ def slopes(plan, w, variance, state, slope, turned, k_from, k_to):
                     )
 
 
-@_compiled
+@compiled
 def variances(plan, state, turned, found):
     """Variances of the positions, up to the factor of `variance`, into `found`.
 
@@ -133,7 +133,7 @@ def variances(plan, state, turned, found):
                 own_slope[p] += ratio_slope[p] * near[p] + ratio[p] * near_slope[p]
 
 
-@_compiled
+@compiled
 def diagonal(plan, w, variance, state, found):
     """Variance of every position, in `found`, up to the factor of `variance`.
 
@@ -147,7 +147,7 @@ def diagonal(plan, w, variance, state, found):
     variances(plan, state, turned, found)
 
 
-@_compiled
+@compiled
 def respond(plan, state, x):
     """Solve for the potentials that currents in rows of `x` make, in their place.
 
@@ -172,7 +172,7 @@ def respond(plan, state, x):
     x[count] = 0.0
 
 
-@_compiled
+@compiled
 def add_products(plan, w, variance, one, two, found):
     """Covariance of two sums of dates, from what `respond` made of their coefficients.
 
@@ -191,7 +191,7 @@ def add_products(plan, w, variance, one, two, found):
             found[p] += g * g * np.float64(v[p]) * product
 
 
-@_compiled
+@compiled
 def scale_of(chi2, pairs, missing, count):
     """Factor of `variance`: chi2 over redundancy; NaN without any."""
     found = np.empty(LANES)
@@ -201,7 +201,7 @@ def scale_of(chi2, pairs, missing, count):
     return found
 
 
-@_compiled
+@compiled
 def weighted_squares(residual, w, variance, found):
     """Sum of the squared residuals over the pairs' variances, of those used."""
     found[:] = 0.0

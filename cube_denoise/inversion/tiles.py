@@ -9,8 +9,8 @@ import numpy as np
 from cube_denoise.inversion import lanes
 from cube_denoise.inversion.gaps import bridge, keep_linked
 from cube_denoise.inversion.kernel import (
-    _compiled,
     backward,
+    compiled,
     find_linked,
     forward,
     misfit,
@@ -31,7 +31,7 @@ TILES = 4
 """Tiles fetched and written at a time: lines of a kilobyte."""
 
 
-@_compiled
+@compiled
 def solve_tiles(
     phase,
     coherence,
@@ -154,7 +154,7 @@ def solve_tiles(
     return wrong
 
 
-@_compiled
+@compiled
 def _propagate(
     plan,
     w,
