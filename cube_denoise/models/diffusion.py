@@ -1,0 +1,217 @@
+"""Diffusion in pixel space: samples of the deformation that an interferogram may hide.
+
+The conditional network (as SR3 and Palette, Saharia et al., 2022) is given the noisy
+interferogram, so its samples are draws of what lies beneath. The unconditional one is a
+prior that takes the noise of the interferogram for its own. Noise is white (DDPM) or
+has the spectrum of turbulence ("correlated").
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import nn
+
+from cube_denoise.models.coloured import NOISES, member_noise
+from cube_denoise.models.samplers import (
+    NoiseSchedule,
+    matched_start,
+    noised_start,
+    sample,
+)
+from cube_denoise.models.unet import UNet, UNetConfig, mean_square
+
+SCHEDULE = NoiseSchedule()
+"""Of all the networks here."""
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """Everything needed to build the network, to feed it and to draw from it."""
+
+    channels: tuple[int, ...] = (24, 32, 48, 64, 96)
+    """As `blocks` and `dilations`: of the `UNetConfig`."""
+    blocks: int = 1
+    dilations: tuple[int, ...] = (1, 2, 4)
+    inputs: tuple[str, ...] = ("displacement", "log_scale", "elevation", "valid")
+    """Input channels, as in `normalise.network_inputs`."""
+    normalisation: str = "robust"
+    """How a pair is scaled, as in `normalise.scaling`."""
+    conditional: bool = True
+    """Whether the network is given the noisy displacement itself."""
+    noise: str = "correlated"
+    """Kind, of `coloured.NOISES`."""
+    start: str = "noise"
+    """"noise": from noise alone. "matched": from the interferogram, whose noise is
+    taken for the diffusion's (`samplers.matched_start`). "noised": from the
+    interferogram with more noise added (`samplers.noised_start`, the poster's way)."""
+    level: float = 1.0
+    """For "matched": standard deviation of the noise, normalised."""
+    strength: float = 0.25
+    """For "noised": share of the steps that noise is added for."""
+    sampler: str = "ddim"
+    """"ddim" or "ancestral"."""
+    steps: int = 8
+    """Network runs per sample; 1 from a matched start is the one-step prediction."""
+    members: int = 4
+    """Samples per interferogram."""
+    seed: int = 0
+    """Of the samples."""
+
+
+class DiffusionDenoiser(nn.Module):
+    """Estimate the noise of an interferogram by the mean of samples of what is left.
+
+    What the U-Net in it estimates is, if conditional, the noise of the interferogram
+    (so that a new network removes nothing); if not, the noise of the diffusion, as in
+    DDPM.
+
+    Parameters
+    ----------
+    config : DiffusionConfig, optional
+        The default one when not given.
+
+    Raises
+    ------
+    ValueError
+        If a choice of `config` is unknown, or two do not go together.
+    """
+
+    receptive_radius: int | None = None
+    """Wider than a tile."""
+
+    def __init__(self, config: DiffusionConfig | None = None) -> None:
+        super().__init__()
+        self.config = c = config or DiffusionConfig()
+        for name, choices in (
+            ("noise", tuple(NOISES)),
+            ("start", ("noise", "matched", "noised")),
+            ("sampler", ("ddim", "ancestral")),
+        ):
+            if getattr(c, name) not in choices:
+                raise ValueError(
+                    f"{name}={getattr(c, name)!r} must be one of {choices}"
+                )
+        if not c.conditional and c.start == "noise":
+            raise ValueError(
+                "start='noise' with conditional=False would not look at the "
+                "interferogram: start from 'matched' or 'noised'"
+            )
+        if c.start == "matched" and c.sampler == "ddim" and c.members != 1:
+            raise ValueError(
+                f"members={c.members}: start='matched' with sampler='ddim' draws "
+                "nothing at random, so there is one member"
+            )
+        if not (c.members > 0 and 0 < c.strength <= 1 and c.level > 0):
+            raise ValueError(
+                f"members={c.members} and level={c.level} must be positive, "
+                f"strength={c.strength} from 0 to 1"
+            )
+        self.network = UNet(
+            UNetConfig(
+                channels=c.channels,
+                blocks=c.blocks,
+                dilations=c.dilations,
+                inputs=("state", *c.inputs[0 if c.conditional else 1 :]),
+                time=True,
+            )
+        )
+        self.smallest_side = self.network.smallest_side
+        """Pixels a side that a map must have at least."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Noise, normalised, (batch, 1, y, x), of inputs (batch, channels, y, x)."""
+        return x[:, :1] - self.ensemble(x).mean(1, keepdim=True)
+
+    def ensemble(self, x: torch.Tensor) -> torch.Tensor:
+        """Samples of the displacement without its noise; their spread is uncertainty.
+
+        Parameters
+        ----------
+        x : torch.Tensor, shape (batch, channels, y, x)
+            Normalised inputs.
+
+        Returns
+        -------
+        torch.Tensor, shape (batch, members, y, x)
+            Normalised displacement. Member k is drawn from the same noise for every
+            map of a shape, whatever else is in the batch.
+        """
+        c = self.config
+        repeated = x.repeat_interleave(c.members, 0)
+        noisy = repeated[:, :1]
+        draw = member_noise(
+            NOISES[c.noise],
+            (1, *x.shape[-2:]),
+            x,
+            members=c.members,
+            seed=c.seed,
+        )
+        if c.start == "noise":
+            state, step = draw(), SCHEDULE.steps - 1
+        elif c.start == "matched":
+            state, step = matched_start(noisy, c.level, SCHEDULE)
+        else:
+            state, step = noised_start(noisy, c.strength, SCHEDULE, draw)
+
+        def denoiser(state: torch.Tensor, step: int) -> torch.Tensor:
+            steps = torch.full((len(state),), step, device=state.device)
+            found = self._estimate(state, repeated, steps).to(state.dtype)
+            if c.conditional:
+                return noisy - found
+            kept = float(SCHEDULE.alpha_bar[step])
+            return (state - (1 - kept) ** 0.5 * found) / kept**0.5
+
+        clean = sample(
+            denoiser,
+            state,
+            schedule=SCHEDULE,
+            times=SCHEDULE.times(c.steps, start=step),
+            noise=draw if c.sampler == "ancestral" else None,
+        )
+        return clean.reshape(len(x), c.members, *x.shape[-2:])
+
+    def loss(
+        self,
+        inputs: torch.Tensor,
+        noise: torch.Tensor,
+        valid: torch.Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
+        """Mean square error of the U-Net's estimate at random steps, over valid pixels.
+
+        For noise of any spectrum: the exact bound would weight by its inverse, but has
+        the same minimum (Voleti et al., 2022).
+
+        Parameters
+        ----------
+        inputs, noise, valid : torch.Tensor
+            As in `dataset.Batch`.
+        generator : torch.Generator, optional
+            Draws the steps and the noise of the diffusion; of the device of `inputs`.
+            Torch's own when not given.
+        """
+        count, _, *shape = inputs.shape
+        here = inputs.device
+        steps = torch.randint(
+            SCHEDULE.steps, (count,), generator=generator, device=here
+        )
+        added = NOISES[self.config.noise].fields(
+            count, shape, generator=generator, device=here
+        )
+        state = SCHEDULE.add_noise(inputs[:, :1] - noise, added, steps)
+        found = self._estimate(state, inputs, steps).float()
+        return mean_square(found - (noise if self.config.conditional else added), valid)
+
+    def _estimate(
+        self, state: torch.Tensor, inputs: torch.Tensor, steps: torch.Tensor
+    ) -> torch.Tensor:
+        given = inputs if self.config.conditional else inputs[:, 1:]
+        time = (steps + 1) / SCHEDULE.steps
+        return self.network(torch.cat([state, given], 1), time)
+
+    def fused(self) -> Self:
+        """Return an inference copy; there is nothing to fold."""
+        return copy.deepcopy(self).eval()

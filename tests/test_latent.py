@@ -1,0 +1,212 @@
+"""Latent diffusion: what the autoencoder keeps, and diffusion in what it keeps."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from cube_denoise.models.coloured import Coloured
+from cube_denoise.models.latent import (
+    AutoencoderKL,
+    AutoencoderKLConfig,
+    LatentConfig,
+    LatentDenoiser,
+)
+
+TINY = {"autoencoder": (8, 8, 8), "channels": (8, 12), "dilations": (1,)}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small maps: threads would wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def source(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def smooth(count, side=64, seed=0):
+    """Deformation without detail, 1 normalised unit."""
+    field = Coloured(white=1e-9, slope=-8, outer_scale=40)
+    return field.fields(count, (side, side), generator=source(seed))
+
+
+def small(**options):
+    """Networks as after training: no weight is 0."""
+    torch.manual_seed(0)
+    model = LatentDenoiser(LatentConfig(**TINY | options)).eval()
+    for parameter in model.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.05)
+    return model
+
+
+def test_latents_are_a_quarter_the_size():
+    model = AutoencoderKL()
+    mean, log_variance = model.encode(torch.randn(2, 1, 32, 48))
+    assert mean.shape == log_variance.shape == (2, 4, 8, 12)
+    assert model.decode(mean).shape == (2, 1, 32, 48)
+    with pytest.raises(ValueError, match="multiples of 4"):
+        model.encode(torch.randn(1, 1, 30, 32))
+
+
+def test_a_new_autoencoder_is_an_interpolation_of_means():
+    model = AutoencoderKL()
+    x = torch.randn(2, 1, 32, 32, generator=source(1))
+    with torch.inference_mode():
+        mean, _ = model.encode(x)
+        blocks = x.reshape(2, 1, 8, 4, 8, 4).mean((3, 5))
+        torch.testing.assert_close(mean[:, :1], blocks)
+        assert not mean[:, 1:].any()
+        constant = model.decode(model.encode(torch.full((1, 1, 16, 16), 3.0))[0])
+    torch.testing.assert_close(constant, torch.full((1, 1, 16, 16), 3.0))
+
+
+def test_only_an_autoencoder_below_a_millimetre_is_taken():
+    model = LatentDenoiser(LatentConfig(**TINY))
+    new = AutoencoderKL(AutoencoderKLConfig(channels=TINY["autoencoder"]))
+    truth = smooth(4)
+    rms = model.adopt(new, truth, torch.full((4,), 0.01))
+    with torch.inference_mode():
+        error = new.decode(new.encode(truth)[0]) - truth
+    assert rms == pytest.approx(0.01 * float(error.square().mean() ** 0.5))
+    assert rms < 1e-3
+    for key, value in new.state_dict().items():
+        assert torch.equal(model.autoencoder.state_dict()[key], value)
+    with pytest.raises(ValueError, match=r"errs by \d+\.\d+ mm rms"):
+        model.adopt(new, torch.randn(4, 1, 64, 64), torch.full((4,), 0.01))
+
+
+def test_taking_an_autoencoder_sets_the_unit_of_its_latents():
+    model = LatentDenoiser(LatentConfig(**TINY))
+    new = AutoencoderKL(AutoencoderKLConfig(channels=TINY["autoencoder"]))
+    truth = 3 * smooth(4)
+    model.adopt(new, truth, torch.full((4,), 0.001))
+    latents, _ = model._conditions(torch.cat([truth, torch.zeros(4, 3, 64, 64)], 1))
+    assert float(latents[:, 0].std()) == pytest.approx(1, rel=0.01)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (19, 30)])
+def test_a_new_network_removes_what_the_autoencoder_loses(shape):
+    model = small()
+    torch.nn.init.zeros_(model.network.last.weight)
+    torch.nn.init.zeros_(model.network.last.bias)
+    model.unit.fill_(2.0)
+    x = torch.randn(2, 4, *shape, generator=source(2))
+    rows, columns = shape
+    padded = torch.nn.functional.pad(x, [0, -columns % 4, 0, -rows % 4], mode="reflect")
+    with torch.inference_mode():
+        kept = model.autoencoder.decode(model.autoencoder.encode(padded[:, :1])[0])
+        expected = x[:, :1] - kept[..., :rows, :columns]
+        torch.testing.assert_close(model(x), expected, rtol=1e-3, atol=1e-4)
+    assert expected.std() > 0.1
+
+
+def test_smallest_side():
+    model = small()
+    assert model.smallest_side == 5
+    with torch.inference_mode():
+        assert model(torch.randn(1, 4, 5, 5)).shape == (1, 1, 5, 5)
+    with pytest.raises(RuntimeError, match=r"[Pp]adding"):
+        model(torch.randn(1, 4, 4, 4))
+
+
+def test_a_map_is_treated_alike_in_any_batch():
+    model = small(steps=3, members=2)
+    x = torch.randn(3, 4, 32, 24, generator=source(3))
+    with torch.inference_mode():
+        together = model.ensemble(x)
+        assert torch.equal(together, model.ensemble(x))
+        torch.testing.assert_close(
+            together[1:2], model.ensemble(x[1:2]), rtol=1e-4, atol=1e-4
+        )
+        mean = together.mean(1, keepdim=True)
+        torch.testing.assert_close(model.fused()(x), x[:, :1] - mean)
+    assert together.shape == (3, 2, 32, 24)
+    assert (together[:, 0] - together[:, 1]).std() > 0.01
+
+
+def batch_of(count=4, side=16):
+    truth, noise = smooth(count, side, 4), smooth(count, side, 5)
+    rest = torch.zeros(count, 3, side, side)
+    return torch.cat([truth + noise, rest], 1), noise, torch.ones_like(noise)
+
+
+def test_loss_of_a_network_that_says_zero_is_the_power_of_noise_in_latents():
+    model = LatentDenoiser(LatentConfig(**TINY))
+    inputs, noise, valid = batch_of()
+    means = noise.reshape(4, 1, 4, 4, 4, 4).mean((3, 5))
+    expected = float(means.square().mean()) / 4  # one of four latents has any
+    loss = model.loss(inputs, noise, valid, generator=source(6))
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+    model = small()
+    loss = model.loss(inputs, noise, valid, generator=source(6))
+    again = model.loss(inputs, noise, valid, generator=source(6))
+    assert loss.item() == again.item()
+    loss.backward()
+    assert all(p.grad is None for p in model.autoencoder.parameters())
+    assert all(p.grad is not None for p in model.network.parameters())
+
+
+def test_loss_of_the_autoencoder():
+    """Absolute error where valid, and a small pull toward the unit normal."""
+    model = AutoencoderKL(AutoencoderKLConfig(channels=(8, 8, 8)))
+    inputs, noise, valid = batch_of()
+    part = valid.clone()
+    part[..., 8:, :] = 0
+    losses = [
+        model.loss(inputs, noise, v, generator=source(7)).item() for v in (valid, part)
+    ]
+    assert losses[0] != losses[1]
+    mean, log_variance = model.encode(inputs[:, :1])
+    assert torch.allclose(log_variance, torch.tensor(-8.0))
+    divergence = 0.5 * 7.0003 * mean[0].numel()  # of means at 0
+    assert 1e-6 * divergence < losses[0] < 0.2
+
+
+@pytest.mark.slow
+def test_autoencoder_gets_below_a_millimetre_on_simulated_deformation():
+    """At 1 cm a unit; what it loses of deformation that it has not seen."""
+    from cube_denoise.simulate.pair import simulate_pair
+
+    def maps(seeds):
+        pairs = [simulate_pair((64, 64), seed=s, deforming=True) for s in seeds]
+        truth, noisy = (
+            torch.stack([torch.from_numpy(a) for a in part])[:, None].float() / 0.01
+            for part in zip(*((p.truth, p.noisy) for p in pairs), strict=True)
+        )
+        return truth, noisy.nan_to_num()
+
+    torch.manual_seed(0)
+    model = AutoencoderKL(AutoencoderKLConfig(channels=(16, 24, 32)))
+    truth, noisy = maps(range(160))
+    held, _ = maps(range(1000, 1040))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    generator = source(8)
+    for _ in range(300):
+        some = torch.randint(len(truth), (8,), generator=generator)
+        optimizer.zero_grad()
+        noise = noisy[some] - truth[some]
+        model.loss(
+            noisy[some], noise, torch.ones_like(noise), generator=generator
+        ).backward()
+        optimizer.step()
+    denoiser = LatentDenoiser(LatentConfig(autoencoder=(16, 24, 32)))
+    assert denoiser.adopt(model, held, torch.full((40,), 0.01)) < 1e-3
+
+
+def test_configuration_round_trip():
+    config = LatentConfig(**TINY, members=7)
+    read = json.loads(json.dumps(dataclasses.asdict(config)))
+    again = {k: tuple(v) if isinstance(v, list) else v for k, v in read.items()}
+    assert LatentConfig(**again) == config
+    model = small()
+    model.unit.fill_(3.0)
+    copy = LatentDenoiser(model.config)
+    copy.load_state_dict(model.state_dict())
+    assert torch.equal(copy.unit, model.unit)
