@@ -1,6 +1,7 @@
 """Training samples for networks, drawn from the simulator on the fly."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -26,7 +27,31 @@ class Batch(NamedTuple):
     """1 where the loss counts."""
 
 
-def pair_batches(
+@dataclass(frozen=True)
+class Signals:
+    """How strong the deformation of the samples is."""
+
+    pure_noise: float = 0.1
+    """Share of the samples without deformation."""
+    weakest: float | None = None
+    """Peak of the weakest deformation, m: peaks are then log-uniform from it to
+    `strongest`. None: powers relative to the noise, as `simulate_pair` draws them."""
+    strongest: float = 0.2
+    """Peak of the strongest deformation, m; not used without `weakest`."""
+    descent: int = 0
+    """Batches over which the lower end comes down from `strongest` to `weakest`,
+    evenly on a logarithmic scale: from easy to hard."""
+
+    def lowest(self, number: int) -> float | None:
+        """Peak of the weakest deformation of a batch, m."""
+        if self.weakest is None or number >= self.descent:
+            return self.weakest
+        share = number / self.descent
+        return float(self.strongest ** (1 - share) * self.weakest**share)
+
+
+def pair_batch(
+    number: int,
     inputs: Sequence[str],
     normalisation: str,
     *,
@@ -34,23 +59,27 @@ def pair_batches(
     seed: int,
     batch: int,
     patch: int,
-    scene: int | None = None,
     crops: int = 4,
-    start: int = 0,
+    scene: int | None = None,
+    signals: Signals = Signals(),
     recipe: str | None = None,
     noise: NoiseBank | None = None,
-) -> Iterator[Batch]:
-    """Endless batches of random crops of pairs with known truth.
+) -> Batch:
+    """Random crops of pairs with known truth.
 
     The pairs are those of `simulate_pair`; with `noise` alone, of `transplant_pair`;
-    with `recipe`, of that (`simulate.recipes`), over and over where it has an end.
+    with `recipe`, of that (`simulate.recipes`), over and over where it has an end, and
+    with the signals that it draws.
 
     A pair of ``scene`` pixels a side is normalised as a whole, as in inference, and
-    cut into `crops` patches, each turned and mirrored at random. Batch k depends on
-    (split, seed, k) alone, so that training can stop and resume.
+    cut into `crops` patches, each turned and mirrored at random. The batch depends on
+    its number, the split, the seed and these options alone, so that training can stop
+    and resume, and any process can draw it.
 
     Parameters
     ----------
+    number : int
+        Of the batch, from 0.
     inputs, normalisation
         Of the network's configuration.
     split : {"train", "validation", "test"}
@@ -58,22 +87,23 @@ def pair_batches(
     seed : int
         Seed of the run.
     batch : int
-        Patches per batch, a multiple of `crops`.
+        Patches, a multiple of `crops`.
     patch : int
         Pixels a side, at most `scene`.
-    scene : int, optional
-        Pixels a side of a pair; 256, or as many as the recipe has rows.
     crops : int
         Patches per pair.
-    start : int
-        First batch to give.
+    scene : int, optional
+        Pixels a side of a pair; 256, or as many as the recipe has rows, but at most as
+        many as `noise` has.
+    signals : Signals
+        Strength of the deformation, but for recipes.
     recipe : str, optional
         Name of a recipe of pairs.
     noise : NoiseBank, optional
         Real noise instead of simulated, of the same split.
 
-    Yields
-    ------
+    Returns
+    -------
     Batch
 
     Raises
@@ -89,26 +119,45 @@ def pair_batches(
         noise.check_split(split)
     if scene is None:
         scene = made.shape[0] if made else 256
+        scene = min(scene, *noise.shape) if noise else scene
     if batch % crops or patch > scene:
         raise ValueError(
             f"{batch=} must be a multiple of {crops=} and {patch=} at most {scene=}"
         )
     pairs = batch // crops
-    number = start
-    while True:
-        patches: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        for k in range(pairs):
-            draw, cut = split_seed(split, seed, number, k).spawn(2)
-            if made is not None:
-                pair = _of_recipe(made, number * pairs + k, split, seed, scene, noise)
-            elif noise is not None:
-                pair = transplant_pair(noise, (scene, scene), seed=draw)
+    patches: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for k in range(pairs):
+        draw, cut, strength = split_seed(split, seed, number, k).spawn(3)
+        if made is not None:
+            pair = _of_recipe(made, number * pairs + k, split, seed, scene, noise)
+        else:
+            rng = np.random.default_rng(strength)
+            deforming = bool(rng.random() >= signals.pure_noise)
+            if noise is not None:
+                pair = transplant_pair(
+                    noise, (scene, scene), seed=draw, deforming=deforming
+                )
             else:
-                pair = simulate_pair((scene, scene), seed=draw)
-            patches += _crops(inputs, normalisation, pair, cut, patch, crops)
-        stacked = (np.stack(arrays) for arrays in zip(*patches, strict=True))
-        yield Batch(*(torch.from_numpy(a) for a in stacked))
-        number += 1
+                pair = simulate_pair((scene, scene), seed=draw, deforming=deforming)
+            lowest = signals.lowest(number)
+            if deforming and lowest is not None:
+                peak = np.exp(rng.uniform(np.log(lowest), np.log(signals.strongest)))
+                pair = _with_peak(pair, float(peak))
+        patches += _crops(inputs, normalisation, pair, cut, patch, crops)
+    stacked = (np.stack(arrays) for arrays in zip(*patches, strict=True))
+    return Batch(*(torch.from_numpy(a) for a in stacked))
+
+
+def _with_peak(pair: SimulatedPair, peak: float) -> SimulatedPair:
+    """Return the pair with its deformation scaled to a peak, m."""
+    highest = float(np.abs(pair.truth).max())
+    if highest == 0:
+        return pair
+    factor = peak / highest
+    more = (factor - 1) * pair.truth
+    return pair._replace(
+        noisy=pair.noisy + more, truth=pair.truth + more, snr=pair.snr * factor**2
+    )
 
 
 def _of_recipe(

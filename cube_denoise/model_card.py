@@ -1,84 +1,94 @@
 """What a model folder says of how its network was made, and of its limits."""
 
 from collections.abc import Mapping
-from typing import Any
-
-from cube_denoise.conventions import VARIABLES
-from cube_denoise.models import zoo
+from typing import Any, NamedTuple
 
 
-def model_card(name: str, training: Mapping[str, Any]) -> str:
+class CardText(NamedTuple):
+    """What a task says of itself in a model card, without full stops but for limits."""
+
+    purpose: str
+    """A sentence: what the network does."""
+    inputs: str
+    """Channels and how they are scaled."""
+    samples: str
+    """What it was trained on."""
+    batch: str
+    """What a step sees."""
+    objective: str
+    """The loss."""
+    judged: str
+    """How the scores were taken."""
+    limits: tuple[str, ...]
+    """Sentences."""
+
+
+def model_card(
+    name: str, model: Any, training: Mapping[str, Any], text: CardText
+) -> str:
     """Describe a trained network in Markdown.
 
     Parameters
     ----------
     name : str
-        Architecture, as in `models.zoo.VARIANTS`.
+        Of the network, as in `models.registry.VARIANTS`.
+    model : torch.nn.Module
+        The network.
     training : mapping
-        What `train.train` writes into the model folder.
+        What `training.run.train` writes into the model folder.
+    text : CardText
+        Of its task.
 
     Returns
     -------
     str
     """
-    scores = "\n".join(
-        f"| {key.replace('_', ' ')} | {value} |"
-        for key, value in training["scores"].items()
-    )
-    model = zoo.create_model(name)
-    patch, steps = training["patch"], f"--steps {training['steps']}"
     keys = ("recipe", "noise", "noise_kind")
     asked = [f"--{k.replace('_', '-')} {training[k]}" for k in keys if k in training]
-    command = " ".join([f"--seed {training['seed']} {steps}", *asked])
-    source = "Simulated pairs only (`cube_denoise.simulate.pair`), drawn on the fly:"
+    options = [f"--seed {training['seed']}", f"--steps {training['steps']}", *asked]
+    samples = f"{text.samples[0].upper()}{text.samples[1:]}, drawn on the fly."
     origin = "The parameter ranges are this project's, not those of a paper. "
     origin += "No real data was used."
     if asked:
-        source = f"Pairs drawn on the fly ({', '.join(asked)}):"
+        samples = f"Samples drawn on the fly ({', '.join(asked)})."
         origin = "Where the parameter ranges come from is told in "
         origin += "`cube_denoise.simulate.recipes` and `transplant`. "
         origin += f"Real noise: {training.get('noise', 'none')}."
-    return f"""---
-license: bsd-3-clause
-library_name: cube_denoise
-tags: [insar, interferometry, atmosphere, denoising]
----
-# {name}
+    tags = "[insar, interferometry, atmosphere, denoising]"
+    blocks = [
+        f"---\nlicense: bsd-3-clause\nlibrary_name: cube_denoise\ntags: {tags}\n---",
+        f"# {name}",
+        f"{text.purpose}\n{_network(model)}; {text.inputs}.",
+        "## Training",
+        f"    cube-denoise train {name} {name} {' '.join(options)}",
+        f"{samples}\n{origin}",
+        f"{training['steps']} steps of {text.batch}: {text.objective}. AdamW, learning "
+        f"rate up to {training['learning_rate']:g} and down to 0 as a cosine, weight "
+        f"decay {training['weight_decay']:g}. The weights are a moving average (decay "
+        f"{training['average']:g}) at step {training['best_step']}, where the held-out "
+        f"loss was lowest: {training['held_out_loss']:g} (`curves.csv`).",
+        f"Seed {training['seed']}; {training['minutes']} minutes on "
+        f"{training['hardware']}; torch {training['torch']}.",
+        "## Held-out scores",
+        f"{text.judged}:",
+        _table(training["scores"]),
+        "## Limits",
+        "\n".join(f"- {limit}" for limit in text.limits),
+    ]
+    return "\n\n".join(blocks) + "\n"
 
-Estimates the atmospheric and decorrelation noise of one unwrapped interferogram.
-DnCNN, {sum(p.numel() for p in model.parameters()):,} parameters, input channels
-{", ".join(model.config.inputs)}; receptive radius {model.receptive_radius} pixels;
-"{model.config.normalisation}" scaling of the whole pair.
 
-## Training
+def _network(model: Any) -> str:
+    count = sum(p.numel() for p in model.parameters())
+    radius = getattr(model, "receptive_radius", None)
+    view = (
+        "sees all of a tile of 256 pixels"
+        if radius is None
+        else f"receptive radius {radius} pixels"
+    )
+    return f"{type(model).__name__}, {count:,} parameters; {view}"
 
-    cube-denoise train {name} {name} {command}
 
-{source}
-{training["steps"]} steps of {training["batch"]} patches of {patch} x {patch} pixels,
-Adam with one cycle to {training["learning_rate"]}, mean square error of the noise over
-valid pixels. Seed {training["seed"]}; {training["minutes"]} minutes on
-{training["hardware"]}; torch {training["torch"]}.
-{origin}
-
-## Held-out scores
-
-Medians over simulated pairs of seeds that training never draws, 256 x 256 pixels,
-power of deformation over power of noise from 0.01 to 30:
-
-| score | value |
-| --- | --- |
-{scores}
-
-## Limits
-
-- Sees one pair at a time, {2 * (model.receptive_radius or 0) + 1} pixels wide, and was
-  trained on patches of {patch}: it cannot tell a long-wavelength atmosphere from
-  long-wavelength deformation.
-- Damps real deformation, in every pair alike, so that it adds up in a velocity:
-  `python -m benchmarks.atmosphere` and `python -m benchmarks.mexico_city` print by how
-  much. Compare with the raw pairs.
-- Trained at 60-180 m pixel spacing and C-band amplitudes (displacement of millimetres
-  to 30 cm).
-- Output: {VARIABLES["corrected_phase"].long_name}.
-"""
+def _table(scores: Mapping[str, Any]) -> str:
+    rows = [f"| {key.replace('_', ' ')} | {value} |" for key, value in scores.items()]
+    return "\n".join(["| score | value |", "| --- | --- |", *rows])

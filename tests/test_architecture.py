@@ -19,8 +19,13 @@ FLOORS = (
     "cycle_search device gaps grid interferogram inversion inversion.carried_spread "
     "inversion.continuation inversion.elimination inversion.gaps "
     "inversion.incremental inversion.kernel inversion.lanes inversion.robust "
-    "inversion.solver inversion.spread inversion.tiles models.dncnn models.zoo "
-    "network normalise pair_variances places progress raster_access same_pixels "
+    "inversion.solver inversion.spread inversion.tiles models.dncnn models.registry "
+    "models.stack models.stack_features "
+    "models.zoo network normalise pair_variances places progress raster_access "
+    "same_pixels "
+    "models.autoencoder models.restormer models.swinir "
+    "models.bridge models.coloured models.diffusion models.latent models.samplers "
+    "models.unet "
     "simulate.assembly simulate.atmosphere simulate.climate simulate.crack "
     "simulate.deformation simulate.ground simulate.ionosphere simulate.pair_errors "
     "simulate.residual_fields simulate.seeds simulate.sensor simulate.sources "
@@ -46,12 +51,14 @@ FLOORS = (
     "append catalog changes charts correct cube_fit dataset evaluate.columns "
     "evaluate.held_out evaluate.injection evaluate.recovery evaluate.redrawn "
     "evaluate.scoring export extend inversion_window invert last_inversion "
-    "pair_residuals pair_sources plot series_sums state summary unwrapping versions",
+    "pair_residuals pair_sources plot series_sums "
+    "stack_samples state summary unwrapping versions",
     # 4: what fills a cube or a network.
     "block_cost calibration estimate evaluate.detection_pictures evaluate.findings "
     "evaluate.injection_pictures evaluate.judge evaluate.page evaluate.pictures "
     "evaluate.record evaluate.report evaluate.station_pictures evaluate.tables ingest "
-    "planned_cube steps train warm",
+    "planned_cube steps training training.checkpoint training.learner training.loader "
+    "training.pairs training.recipe training.run training.task warm",
     # 5: composed.
     "demo dry_run job pipeline update",
     # 6: thin.
@@ -124,8 +131,8 @@ def test_only_few_know_torch() -> None:
     knowing = {
         n for n, f in IMPORTS.items() if any(m.split(".")[0] == "torch" for m in f)
     }
-    outside = {n for n in knowing if not n.startswith("models")}
-    assert outside <= {"dataset", "device", "inference", "train"}
+    outside = {n for n in knowing if n.split(".")[0] not in ("models", "training")}
+    assert outside <= {"dataset", "device", "inference", "stack_samples"}
 
 
 def test_only_cluster_knows_distributed() -> None:

@@ -221,14 +221,17 @@ def test_simulate(tmp_path, form):
 
 
 def test_train_writes_a_model(tmp_path, monkeypatch):
-    from cube_denoise import train
+    from cube_denoise.training import run
 
     def small(name, out, **options):
-        assert options == {"seed": 1, "steps": 2, "threads": None, "device": "cpu"}
+        assert options == {"seed": 1, "steps": 2, "workers": 0, "device": "cpu"} | {
+            "threads": None
+        }
         return out
 
-    monkeypatch.setattr(train, "train", small)
+    monkeypatch.setattr(run, "train", small)
     arguments = ("dncnn", tmp_path / "m", "--seed", 1, "--steps", 2, "--device", "cpu")
+    arguments += ("--workers", 0)
     assert str(tmp_path / "m") in done("train", *arguments).output
 
 

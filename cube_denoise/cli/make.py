@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from cube_denoise.cli.application import Count, command
+from cube_denoise.models.registry import VARIANTS
 
 if TYPE_CHECKING:
     from cube_denoise.simulate import NoiseBank
@@ -148,11 +149,17 @@ def _noise_bank(noise: str | None, recipe: str, split: str) -> "NoiseBank | None
 def train(
     name: Annotated[
         str,
-        typer.Argument(help="Architecture: dncnn or dncnn-dilated.", metavar="NAME"),
+        typer.Argument(help=f"Network: {', '.join(VARIANTS)}.", metavar="NAME"),
     ],
     out: Annotated[Path, typer.Argument(help="Model folder to write.", metavar="OUT")],
     seed: Annotated[int, typer.Option(min=0, help="Of samples and weights.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Processes that draw samples; 0, or several beside a GPU."
+        ),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     recipe: Annotated[
@@ -164,13 +171,13 @@ def train(
         str, typer.Option(help="short-pairs, or residual fields of dates.")
     ] = "short-pairs",
 ) -> None:
-    """Train a network on simulated pairs; takes up an interrupted run.
+    """Train a network on simulated samples; takes up an interrupted run.
 
     Example: cube-denoise train dncnn my-model --seed 1
 
     Example: cube-denoise train dncnn my-model --noise my-cube
     """
-    from cube_denoise.train import train as train_
+    from cube_denoise.training.run import train as train_
 
     samples: dict[str, str] = {"recipe": recipe} if recipe else {}
     if noise:
@@ -180,6 +187,7 @@ def train(
         out,
         seed=seed,
         steps=steps,
+        workers=workers,
         threads=threads,
         device=device,
         **samples,
