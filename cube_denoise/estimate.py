@@ -295,8 +295,8 @@ def estimate_inversion(
     read = layers * count * rows * columns * ITEM
     sizes = {TIME: times.size, Y: rows, X: columns}
     written = sum(bytes_of(name, sizes) for name in OUTPUTS)
-    pixels = min(block, rows) * min(block, columns)
-    here = {TIME: times.size, Y: min(block, rows), X: min(block, columns)}
+    here = {TIME: times.size, Y: min(block[0], rows), X: min(block[1], columns)}
+    pixels = here[Y] * here[X]
     outputs = sum(bytes_of(name, here) for name in OUTPUTS)
     if hindrance({"settings": asdict(settings)}) is None:
         states = 8 * math.prod(states_of(first, second, times.size, 0))

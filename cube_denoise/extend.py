@@ -161,7 +161,10 @@ class Extension:
             constants=self.constants[plan.pairs],
             weights=self.settings.weights,
         )
-        displacement = phase_to_displacement(found.phase, self.wavelength)
+        # In place: clearing memory for more arrays of this size takes longer.
+        metres = float(phase_to_displacement(1.0, self.wavelength))
+        displacement = np.multiply(found.phase, metres, out=found.phase)
+        deviation = np.multiply(found.phase_std, abs(metres), out=found.phase_std)
         displacement = displacement.reshape(-1, *shape)
         maps = maps_of(found.sums, self.years, self.settings, self.wavelength)
         maps = {name: values.reshape(shape) for name, values in maps.items()}
@@ -176,10 +179,9 @@ class Extension:
             before = cube["gap_count"].isel(here).values
             if self.origin < begin and ((before < 0) != (maps["gap_count"] < 0)).any():
                 return None  # The reference date gains or loses its data.
-        metres = abs(float(phase_to_displacement(1.0, self.wavelength)))
         series = {
             "displacement": displacement,
-            "displacement_std": metres * found.phase_std.reshape(-1, *shape),
+            "displacement_std": deviation.reshape(-1, *shape),
         }
         maps["inversion_drift"] = drift
         states = found.states.reshape(*found.states.shape[:2], *shape)

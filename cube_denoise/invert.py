@@ -41,7 +41,7 @@ from cube_denoise.unwrapping import loop_constants
 from cube_denoise.velocity import STATEMENTS, coverage_statement
 
 BLOCK_MEMORY = 3 << 27
-"""Bytes up to which the pairs of a whole shard are read at once."""
+"""Bytes up to which the pairs of more than a chunk are read at once."""
 
 
 def invert(
@@ -158,11 +158,13 @@ def plan_inversion(
     *,
     reference: Reference = None,
     variable: str | None = None,
-    block: int = 256,
+    block: int | tuple[int, int] = 256,
     constants: np.ndarray | None = None,
     **settings: str,
 ) -> BlockJob:
     """`invert` as a plan of independent windows over (y, x); same options and errors.
+
+    `block` may be rows and columns.
 
     Reads the reference area now (the whole cube if it is to be chosen), the rest when
     the windows are computed. With `constants`, the phase of the pairs in the area,
@@ -176,7 +178,7 @@ def _plan(
     settings: Settings,
     reference: Reference,
     variable: str | None,
-    block: int,
+    block: int | tuple[int, int],
     constants: np.ndarray | None = None,
 ) -> BlockJob:
     """`plan_inversion`; warnings name the caller of the function that called this."""
@@ -275,21 +277,28 @@ def check_inversion(cube: xr.Dataset, settings: Settings, variable: str | None) 
     return variable
 
 
-def inversion_block(cube: xr.Dataset) -> int:
-    """Side of the windows that `cube` is best inverted in, px.
+def inversion_block(cube: xr.Dataset) -> tuple[int, int]:
+    """Rows and columns of the windows that `cube` is best inverted in, px.
 
-    A whole shard, which is read at one request per pair, where its pixels take no more
-    than `BLOCK_MEMORY`; else a chunk.
+    As many rows of chunks as fit into `BLOCK_MEMORY`, a shard wide, since they follow
+    each other in the shard and are read at one request per pair; else a chunk.
     """
     shard, chunk = int(cube.attrs["shard"]), int(cube.attrs["chunk"])
-    pixels = min(shard, cube.sizes[Y]) * min(shard, cube.sizes[X])
     layers = 1 + ("coherence" in cube)
-    return shard if 4 * layers * cube.sizes[PAIR] * pixels <= BLOCK_MEMORY else chunk
+    row = 4 * layers * cube.sizes[PAIR] * min(shard, cube.sizes[X])
+    for rows in range(shard, 0, -chunk):
+        fits = row * min(rows, cube.sizes[Y]) <= BLOCK_MEMORY
+        if fits and shard % rows == 0:
+            return rows, shard
+    return chunk, chunk
 
 
-def inversion_cuts(cube: xr.Dataset, block: int) -> dict[str, list[slice]]:
+def inversion_cuts(
+    cube: xr.Dataset, block: int | tuple[int, int]
+) -> dict[str, list[slice]]:
     """Cuts along y and x whose combinations are the windows of `plan_inversion`."""
-    return {d: spans(cube.sizes[d], block) for d in (Y, X)}
+    sides = block if isinstance(block, tuple) else (block, block)
+    return {d: spans(cube.sizes[d], n) for d, n in zip((Y, X), sides, strict=True)}
 
 
 def temporary_memory(network: Network, pairs: int, pixels: int) -> int:

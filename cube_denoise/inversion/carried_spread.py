@@ -6,6 +6,7 @@ go those of the energy that currents take, which for the coefficients b of a sum
 dates is the variance of that sum.
 """
 
+from cube_denoise.inversion import lanes
 from cube_denoise.inversion.kernel import compiled
 from cube_denoise.inversion.lanes import LANES
 
@@ -20,6 +21,7 @@ def feed(plan, state, turned, linked, times, loads, energy, k_from, k_to):
     """
     start, others = plan[0], plan[1]
     entries, count = others.size, start.size - 1
+    values, slopes = loads[: 2 * count], loads[2 * count :]
     for k in range(k_from, k_to):
         inverse, inverse_slope = state[entries + 2 * count + 1 + k], turned[entries + k]
         one, time = loads[k], loads[count + k]
@@ -35,13 +37,11 @@ def feed(plan, state, turned, linked, times, loads, energy, k_from, k_to):
             ] * time[p] * s
             energy[2, p] += time[p] * (2.0 * time_slope[p] * i + time[p] * s)
         for a in range(start[k], start[k + 1]):
-            ratio, ratio_slope, o = state[a], turned[a], others[a]
-            for p in range(LANES):
-                loads[o, p] += ratio[p] * one[p]
-                loads[count + o, p] += ratio[p] * time[p]
-                loads[2 * count + o, p] += (
-                    ratio_slope[p] * one[p] + ratio[p] * one_slope[p]
-                )
-                loads[3 * count + o, p] += (
-                    ratio_slope[p] * time[p] + ratio[p] * time_slope[p]
-                )
+            o = others[a]
+            lanes.add_product_slope(
+                *(state, turned, values, slopes, values, slopes, o, a, k)
+            )
+            lanes.add_product_slope(
+                *(state, turned, values, slopes, values, slopes),
+                *(count + o, a, count + k),
+            )

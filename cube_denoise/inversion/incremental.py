@@ -35,6 +35,7 @@ from cube_denoise.inversion.continuation import (
 )
 from cube_denoise.inversion.gaps import keep_linked
 from cube_denoise.inversion.kernel import (
+    ONE,
     WEIGHTS,
     ZERO,
     arrays,
@@ -114,39 +115,15 @@ def resume(
         np.searchsorted(eliminated.order, date_cuts),
         date_cuts,
         plan.places,
+        plan.triplets,
+        plan.part,
         np.empty((0, pixels)) if state is None else state,
         series,
         deviations,
         saved,
         sums,
     )
-    _add_closures(phase, constants, plan, state, saved, sums)
     return Continued(series, deviations, saved, sums)
-
-
-def _add_closures(
-    phase: np.ndarray,
-    constants: np.ndarray | None,
-    plan: Continuation,
-    state: np.ndarray | None,
-    saved: np.ndarray,
-    sums: np.ndarray,
-) -> None:
-    """Put the rows of the closures into `saved` and `sums`."""
-    rows = slice(CLOSURE, TRIPLETS + 1)
-    total = sums[rows]
-    if state is not None:
-        total[:] = state[rows]
-    shift = np.zeros(phase.shape[0]) if constants is None else constants
-    for part in range(plan.saves.size + 1):
-        for one, two, three in plan.triplets[plan.part == part]:
-            missed = phase[one] + phase[two] - phase[three]
-            missed = missed - (shift[one] + shift[two] - shift[three])
-            there = np.isfinite(missed)
-            total[0] += np.where(there, missed, 0.0) ** 2
-            total[1] += there
-        if part < plan.saves.size:
-            saved[part, rows] = total
 
 
 @compiled
@@ -162,6 +139,8 @@ def _resume_tiles(
     cuts,
     date_cuts,
     places,
+    triplets,
+    part,
     given,
     series,
     deviations,
@@ -185,6 +164,8 @@ def _resume_tiles(
     linked = np.empty((count, LANES))
     found = np.empty((count, LANES))
     data = np.empty((stops, LANES))
+    terms = np.empty((3, LANES), np.float32)
+    closures = np.empty((stops, 2, LANES))
     times = np.empty(count)
     for date in range(place.size):
         if place[date] >= 0:
@@ -194,6 +175,7 @@ def _resume_tiles(
     for base in range(0, pixels, LANES):
         size = min(LANES, pixels - base)
         stage(phase, coherence, constants, way, base, staged_y, staged_w)
+        _close(y, w, triplets, part, closures)
         kept[:] = 0.0
         if given.shape[0] > 0:
             kept[0, :, :size] = given[:, base : base + size]
@@ -233,13 +215,18 @@ def _resume_tiles(
         variances(plan, state, turned, found)
         whole = kept[stops]
         whole[:ONE_ONE] = kept[0, :ONE_ONE]
+        whole[CLOSURE : TRIPLETS + 1] = kept[0, CLOSURE : TRIPLETS + 1]
         for c in range(stops):
             if c > 0:
                 kept[c, :ONE_ONE] = whole[:ONE_ONE]
+                kept[c, CLOSURE : TRIPLETS + 1] = whole[CLOSURE : TRIPLETS + 1]
             for p in range(LANES):
                 whole[DATA, p] += data[c, p]
+                whole[CLOSURE, p] += closures[c, 0, p]
+                whole[TRIPLETS, p] += closures[c, 1, p]
             _gather_pairs(
-                plan, y, w, variance, state, residual, whole, cuts[c], cuts[c + 1]
+                *(plan, y, w, variance, state, residual, terms, whole),
+                *(cuts[c], cuts[c + 1]),
             )
             _gather_dates(
                 *(plan, state, linked, found, years, place, whole),
@@ -248,7 +235,7 @@ def _resume_tiles(
         _give(plan, state, linked, found, place, whole, base, size, series, deviations)
         for c in range(1, stops):
             saved[c - 1, :, base : base + size] = kept[c, :, :size]
-        sums[:CLOSURE, base : base + size] = whole[:CLOSURE, :size]
+        sums[:, base : base + size] = whole[:SUMS, :size]
 
 
 @compiled
@@ -276,64 +263,111 @@ def _count_data(plan, w, data, k_from, k_to):
 
 
 @compiled
-def _gather_pairs(plan, y, w, variance, state, residual, whole, k_from, k_to):
+def _close(y, w, triplets, part, closures):
+    """Sum of the squared closures, and their number, of each part of the work."""
+    closures[:] = 0.0
+    for i in range(part.size):
+        one, two, three = triplets[i]
+        a, b, c = y[one], y[two], y[three]
+        there, also, too = w[one], w[two], w[three]
+        square, count = closures[part[i], 0], closures[part[i], 1]
+        for p in range(LANES):
+            full = (there[p] > ZERO) & (also[p] > ZERO) & (too[p] > ZERO)
+            missed = np.float64(a[p]) + np.float64(b[p]) - np.float64(c[p])
+            square[p] += missed * missed if full else 0.0
+            count[p] += 1.0 if full else 0.0
+
+
+@compiled
+def _gather_pairs(plan, y, w, variance, state, residual, terms, whole, k_from, k_to):
     """Add the residuals of the pairs taken up with some positions."""
     pairs_from, pair, early, late = plan[4], plan[5], plan[6], plan[7]
+    cosine, sine, square = terms[0], terms[1], terms[2]
     for i in range(pairs_from[k_from], pairs_from[k_to]):
         m = pair[i]
         lanes.residual(state, y, residual, m, early[i], late[i])
         here, weight, v = residual[m], w[m], variance[m]
         for p in range(LANES):
-            used = 1.0 if weight[p] > ZERO else 0.0
-            c, s = cosine_and_sine(here[p])
-            square = used * np.float64(here[p]) ** 2
-            whole[PAIRS, p] += used
-            whole[COSINE, p] += used * c
-            whole[SINE, p] += used * s
-            whole[SQUARE, p] += square
-            whole[MISFIT, p] += square / v[p]
+            used = ONE if weight[p] > ZERO else ZERO
+            r = here[p]
+            c, s = cosine_and_sine(r)
+            cosine[p] = used * c
+            sine[p] = used * s
+            square[p] = used * (r * r)
+        lanes.gather_sign(whole, w, PAIRS, m)
+        lanes.gather(whole, terms, COSINE, 0)
+        lanes.gather(whole, terms, SINE, 1)
+        lanes.gather(whole, terms, SQUARE, 2)
+        for p in range(LANES):
+            square[p] /= v[p]
+        lanes.gather(whole, terms, MISFIT, 2)
 
 
 @compiled
 def _gather_dates(plan, state, linked, found, years, place, whole, begin, end):
     """Add some dates to the sums over dates."""
     potentials = plan[1].size + linked.shape[0]
+    nothing, ones = np.zeros(LANES), np.ones(LANES)
     for date in range(begin, end):
         k, t = place[date], years[date]
-        for p in range(LANES):
-            if k >= 0 and not linked[k, p]:
-                continue
-            d = state[potentials + k, p] if k >= 0 else 0.0
-            if whole[DATES, p] > 0.0:
-                before_t, before_d = whole[LAST_T, p], whole[LAST_D, p]
-                whole[LAG_T, p] += t + before_t
-                whole[LAG_D, p] += d + before_d
-                whole[LAG_TT, p] += t * before_t
-                whole[LAG_TD, p] += t * before_d + before_t * d
-                whole[LAG_DD, p] += d * before_d
-            whole[DATES, p] += 1.0
-            whole[T, p] += t
-            whole[TT, p] += t * t
-            whole[D, p] += d
-            whole[TD, p] += t * d
-            whole[DD, p] += d * d
-            whole[LAST_T, p] = t
-            whole[LAST_D, p] = d
-            whole[VARIANCE, p] += found[k, p] if k >= 0 else 0.0
+        there = linked[k] if k >= 0 else ones
+        given = state[potentials + k] if k >= 0 else nothing
+        spread = found[k] if k >= 0 else nothing
+        _gather_lags(there, given, t, whole)
+        _gather_powers(there, given, spread, t, whole)
+
+
+@compiled
+def _gather_lags(there, given, t, whole):
+    lag_t, lag_d = whole[LAG_T], whole[LAG_D]
+    lag_tt, lag_td, lag_dd = whole[LAG_TT], whole[LAG_TD], whole[LAG_DD]
+    last_t, last_d, dates = whole[LAST_T], whole[LAST_D], whole[DATES]
+    for p in range(LANES):
+        use = there[p] if dates[p] > 0.0 else 0.0
+        d, before_t, before_d = given[p], last_t[p], last_d[p]
+        lag_t[p] += use * (t + before_t)
+        lag_d[p] += use * (d + before_d)
+        lag_tt[p] += use * (t * before_t)
+        lag_td[p] += use * (t * before_d + before_t * d)
+        lag_dd[p] += use * (d * before_d)
+        last_t[p] = t if there[p] > 0.0 else before_t
+        last_d[p] = d if there[p] > 0.0 else before_d
+
+
+@compiled
+def _gather_powers(there, given, spread, t, whole):
+    dates, of_t, of_tt = whole[DATES], whole[T], whole[TT]
+    of_d, of_td, of_dd, variance = whole[D], whole[TD], whole[DD], whole[VARIANCE]
+    for p in range(LANES):
+        use, d = there[p], given[p]
+        dates[p] += use
+        of_t[p] += use * t
+        of_tt[p] += use * (t * t)
+        of_d[p] += use * d
+        of_td[p] += use * (t * d)
+        of_dd[p] += use * (d * d)
+        variance[p] += use * spread[p]
 
 
 @compiled
 def _give(plan, state, linked, found, place, whole, base, size, series, deviations):
     """Phases of the dates and their standard deviations."""
     potentials = plan[1].size + linked.shape[0]
-    for p in range(size):
+    scale = np.empty(LANES)
+    for p in range(LANES):
         redundancy = whole[PAIRS, p] - (whole[DATES, p] - 1.0)
-        scale = whole[MISFIT, p] / redundancy if redundancy > 0.0 else np.nan
-        for date in range(place.size):
-            k = place[date]
-            there = linked[k, p] if k >= 0 else whole[DATA, p] > 0.0
-            d = state[potentials + k, p] if k >= 0 else 0.0
-            v = found[k, p] if k >= 0 else 0.0
-            series[date, base + p] = d if there else np.nan
-            known = there or k < 0
-            deviations[date, base + p] = np.sqrt(scale * v) if known else np.nan
+        scale[p] = whole[MISFIT, p] / redundancy if redundancy > 0.0 else np.nan
+    for date in range(place.size):
+        k = place[date]
+        into = series[date, base : base + size]
+        deviation = deviations[date, base : base + size]
+        if k < 0:
+            for p in range(size):
+                into[p] = 0.0 if whole[DATA, p] > 0.0 else np.nan
+                deviation[p] = 0.0 * scale[p]
+            continue
+        there, value, spread = linked[k], state[potentials + k], found[k]
+        for p in range(size):
+            nothing = np.nan if there[p] == 0.0 else 0.0
+            into[p] = value[p] + nothing
+            deviation[p] = np.sqrt(scale[p] * spread[p]) + nothing

@@ -181,6 +181,77 @@ def _residual(
     do.store(do.builder.fptrunc(residual, ir.VectorType(_SINGLE, LANES)), out, pair)
 
 
+def _take_slope(
+    do: _Rows, slope: Any, w: Any, variance: Any, target: Any, pair: Any
+) -> None:
+    weight = do.double(w, pair)
+    taken = do.multiply(do.multiply(weight, weight), do.double(variance, pair))
+    do.store(do.subtract(do.load(slope, target), taken), slope, target)
+
+
+def _take_over(do: _Rows, turned: Any, slope: Any, target: Any, row: Any) -> None:
+    do.store(do.load(slope, row), turned, target)
+
+
+def _add_over(do: _Rows, turned: Any, slope: Any, target: Any, row: Any) -> None:
+    do.store(do.add(do.load(turned, target), do.load(slope, row)), turned, target)
+
+
+def _turn(
+    do: _Rows, state: Any, turned: Any, drift: Any, inverse: Any, row: Any
+) -> None:
+    zero = ir.Constant(_WIDE, [0.0] * LANES)
+    one = ir.Constant(_WIDE, [1.0] * LANES)
+    share = do.load(state, inverse)
+    shift = do.multiply(share, do.load(turned, row))
+    positive = do.builder.fcmp_ordered(">", share, zero)
+    total = do.builder.select(positive, do.builder.fdiv(one, share), zero)
+    first = ir.Constant(inverse.type, 0)
+    do.store(do.subtract(zero, do.multiply(share, shift)), turned, row)
+    do.store(shift, drift, first)
+    do.store(total, drift, ir.Constant(inverse.type, 1))
+
+
+def _branch_slope(do: _Rows, *given: Any) -> None:
+    state, slope, turned, drift, entry, inverse, ground, far = given
+    first, second, third = (ir.Constant(entry.type, k) for k in range(3))
+    ratio = do.load(state, entry)
+    ratio_slope = do.subtract(
+        do.multiply(do.load(slope, entry), do.load(state, inverse)),
+        do.multiply(ratio, do.load(drift, first)),
+    )
+    handed = do.add(
+        do.multiply(ratio_slope, do.load(state, ground)),
+        do.multiply(ratio, do.load(slope, ground)),
+    )
+    there = do.add(do.load(slope, far), handed)
+    scaled = do.multiply(ratio_slope, do.load(drift, second))
+    do.store(ratio_slope, turned, entry)
+    do.store(there, slope, far)
+    do.store(scaled, drift, third)
+
+
+def _mesh_slope(do: _Rows, *given: Any) -> None:
+    state, slope, drift, target, a, b = given
+    third = ir.Constant(target.type, 2)
+    joined = do.add(
+        do.multiply(do.load(drift, third), do.load(state, b)),
+        do.multiply(do.load(state, a), do.load(slope, b)),
+    )
+    do.store(do.add(do.load(slope, target), joined), slope, target)
+
+
+def _add_product_slope(do: _Rows, *given: Any) -> None:
+    one, one_slope, x, x_slope, y, y_slope, target, row, factor = given
+    a, a_slope = do.load(one, row), do.load(one_slope, row)
+    b, b_slope = do.load(x, factor), do.load(x_slope, factor)
+    value = do.add(do.load(y, target), do.multiply(a, b))
+    slope = do.add(do.multiply(a_slope, b), do.multiply(a, b_slope))
+    slope = do.add(do.load(y_slope, target), slope)
+    do.store(value, y, target)
+    do.store(slope, y_slope, target)
+
+
 def _gather(do: _Rows, sums: Any, given: Any, target: Any, row: Any) -> None:
     do.store(do.add(do.load(sums, target), do.double(given, row)), sums, target)
 
@@ -233,6 +304,59 @@ def take_up(typing_context, state, w, y, pair, entry, near, far):
 def residual(typing_context, state, y, out, pair, early, late):
     """Put y less the difference of two potentials into row pair of `out`."""
     return _defined(_residual, 3, 3, types.void)(typing_context, state, y, out)
+
+
+@intrinsic
+def take_slope(typing_context, slope, w, variance, target, pair):
+    """Subtract w^2 times the variance, float32, of a pair from row target."""
+    return _defined(_take_slope, 3, 2, types.void)(typing_context, slope, w, variance)
+
+
+@intrinsic
+def take_over(typing_context, turned, slope, target, row):
+    """Make row target of `turned` equal to a row of `slope`."""
+    return _defined(_take_over, 2, 2, types.void)(typing_context, turned, slope)
+
+
+@intrinsic
+def add_over(typing_context, turned, slope, target, row):
+    """Add a row of `slope` to row target of `turned`."""
+    return _defined(_add_over, 2, 2, types.void)(typing_context, turned, slope)
+
+
+@intrinsic
+def turn(typing_context, state, turned, drift, inverse, row):
+    """Make a sum's derivative, s', in `turned` that of its inverse i: -i s' i.
+
+    Rows 0 and 1 of `drift` get i s' and 1 / i (0 where i is 0).
+    """
+    return _defined(_turn, 3, 2, types.void)(typing_context, state, turned, drift)
+
+
+@intrinsic
+def branch_slope(
+    typing_context, state, slope, turned, drift, entry, inverse, ground, far
+):
+    """Derivative of what `branch` does; row 2 of `drift` gets that of ratio x sum."""
+    return _defined(_branch_slope, 4, 4, types.void)(
+        typing_context, state, slope, turned, drift
+    )
+
+
+@intrinsic
+def mesh_slope(typing_context, state, slope, drift, target, a, b):
+    """Derivative of the conductance that joins the far ends of entries a and b."""
+    return _defined(_mesh_slope, 3, 3, types.void)(typing_context, state, slope, drift)
+
+
+@intrinsic
+def add_product_slope(
+    typing_context, one, one_slope, x, x_slope, y, y_slope, target, row, factor
+):
+    """Add a product of `one` and `x` to row target of `y`, and its derivative."""
+    return _defined(_add_product_slope, 6, 3, types.void)(
+        typing_context, one, one_slope, x, x_slope, y, y_slope
+    )
 
 
 @intrinsic

@@ -9,6 +9,7 @@ the recurrences for the diagonal of the inverse of a factored matrix (Takahashi 
 
 import numpy as np
 
+from cube_denoise.inversion import lanes
 from cube_denoise.inversion.kernel import (
     GIVEN,
     HIGHEST,
@@ -52,42 +53,23 @@ def slopes(plan, w, variance, state, slope, turned, k_from, k_to):
     """
     start, others, mesh_start, mesh, pairs_from, pair, _, _, into = plan
     entries, count = others.size, start.size - 1
-    total = np.empty(LANES)
+    drift = np.empty((3, LANES))
     for k in range(k_from, k_to):
+        ground, inverse = entries + k, entries + 2 * count + 1 + k
         for i in range(pairs_from[k], pairs_from[k + 1]):
-            row, weight, v = slope[into[i]], w[pair[i]], variance[pair[i]]
-            for p in range(LANES):
-                g = np.float64(weight[p])
-                row[p] -= g * g * np.float64(v[p])
-        ground, inverse = state[entries + k], state[entries + 2 * count + 1 + k]
-        ground_slope, inverse_slope = slope[entries + k], turned[entries + k]
-        for p in range(LANES):
-            inverse_slope[p] = ground_slope[p]
-            total[p] = 1.0 / inverse[p] if inverse[p] > 0.0 else 0.0
+            lanes.take_slope(slope, w, variance, into[i], pair[i])
+        lanes.take_over(turned, slope, ground, ground)
         for a in range(start[k], start[k + 1]):
-            row = slope[a]
-            for p in range(LANES):
-                inverse_slope[p] += row[p]
-        for p in range(LANES):
-            inverse_slope[p] *= -inverse[p] * inverse[p]
+            lanes.add_over(turned, slope, ground, a)
+        lanes.turn(state, turned, drift, inverse, ground)
         at = mesh_start[k]
         for a in range(start[k], start[k + 1]):
-            ratio, row, ratio_slope = state[a], slope[a], turned[a]
-            far = slope[entries + others[a]]
-            for p in range(LANES):
-                ratio_slope[p] = (
-                    row[p] * inverse[p] + ratio[p] * total[p] * inverse_slope[p]
-                )
-                far[p] += ratio_slope[p] * ground[p] + ratio[p] * ground_slope[p]
+            far = entries + others[a]
+            lanes.branch_slope(state, slope, turned, drift, a, inverse, ground, far)
+            # Row b is a ratio already: its conductance is ratio x sum.
             for b in range(a + 1, start[k + 1]):
-                second, second_slope, joined = state[b], slope[b], slope[mesh[at]]
+                lanes.mesh_slope(state, slope, drift, mesh[at], a, b)
                 at += 1
-                # Row b is a ratio already: its conductance is ratio x sum.
-                for p in range(LANES):
-                    joined[p] += (
-                        ratio_slope[p] * second[p] * total[p]
-                        + ratio[p] * second_slope[p]
-                    )
 
 
 @compiled
@@ -98,39 +80,30 @@ def variances(plan, state, turned, found):
     """
     start, others, mesh_start, mesh = plan[:4]
     entries, count = others.size, start.size - 1
-    covariance = np.zeros((entries, LANES))
-    covariance_slope = np.zeros((entries, LANES))
-    variance_of, variance_slope = np.zeros((count, LANES)), found
+    near, near_slope = np.zeros((entries, LANES)), np.zeros((entries, LANES))
+    own, own_slope = np.zeros((count, LANES)), found
     for k in range(count - 1, -1, -1):
-        inverse, inverse_slope = state[entries + 2 * count + 1 + k], turned[entries + k]
-        own, own_slope = variance_of[k], variance_slope[k]
-        for p in range(LANES):
-            own[p] = inverse[p]
-            own_slope[p] = inverse_slope[p]
+        lanes.take_over(own, state, k, entries + 2 * count + 1 + k)
+        lanes.take_over(own_slope, turned, k, entries + k)
         at = mesh_start[k]
         for a in range(start[k], start[k + 1]):
-            ratio, ratio_slope = state[a], turned[a]
-            near, near_slope = covariance[a], covariance_slope[a]
-            z, z_slope = variance_of[others[a]], variance_slope[others[a]]
-            for p in range(LANES):
-                near[p] += ratio[p] * z[p]
-                near_slope[p] += ratio_slope[p] * z[p] + ratio[p] * z_slope[p]
+            lanes.add_product_slope(
+                *(state, turned, own, own_slope, near, near_slope, a, a, others[a])
+            )
             for b in range(a + 1, start[k + 1]):
-                z, z_slope = covariance[mesh[at]], covariance_slope[mesh[at]]
+                lanes.add_product_slope(
+                    *(state, turned, near, near_slope, near, near_slope),
+                    *(a, b, mesh[at]),
+                )
+                lanes.add_product_slope(
+                    *(state, turned, near, near_slope, near, near_slope),
+                    *(b, a, mesh[at]),
+                )
                 at += 1
-                second, second_slope = state[b], turned[b]
-                other, other_slope = covariance[b], covariance_slope[b]
-                for p in range(LANES):
-                    near[p] += second[p] * z[p]
-                    near_slope[p] += second_slope[p] * z[p] + second[p] * z_slope[p]
-                    other[p] += ratio[p] * z[p]
-                    other_slope[p] += ratio_slope[p] * z[p] + ratio[p] * z_slope[p]
         for a in range(start[k], start[k + 1]):
-            ratio, ratio_slope = state[a], turned[a]
-            near, near_slope = covariance[a], covariance_slope[a]
-            for p in range(LANES):
-                own[p] += ratio[p] * near[p]
-                own_slope[p] += ratio_slope[p] * near[p] + ratio[p] * near_slope[p]
+            lanes.add_product_slope(
+                *(state, turned, near, near_slope, own, own_slope, k, a, a)
+            )
 
 
 @compiled

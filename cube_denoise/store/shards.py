@@ -8,7 +8,7 @@ Zarr takes.
 
 import asyncio
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Self
@@ -95,26 +95,15 @@ class WholeShards(ShardingCodec):
         told = tail.as_numpy_array()
         index = _index(told[-size:].tobytes(), counts)
         places = [index[p.chunk_coords].tolist() for p in wanted]
-        there = [
+        there = sorted(
             (begin, begin + length) for begin, length in places if begin != _ABSENT
-        ]
-        if every:
-            read = [told[begin:end] for begin, end in there]
-        else:
-            parts = await asyncio.gather(
-                *(
-                    byte_getter.get(
-                        prototype=shard_spec.prototype,
-                        byte_range=RangeByteRequest(begin, end),
-                    )
-                    for begin, end in there
-                )
-            )
-            if any(part is None for part in parts):
-                return None  # the shard was taken away since its index was read
-            read = [part.as_numpy_array() for part in parts if part is not None]
-        given = iter(read)
-        found = [None if begin == _ABSENT else next(given) for begin, _ in places]
+        )
+        pieces: list[tuple[int, np.ndarray]] | None = [(0, told)]
+        if not every:
+            pieces = await _read(byte_getter, _joined(there), shard_spec)
+        if pieces is None:
+            return None  # the shard was taken away since its index was read
+        found = [None if b == _ABSENT else _part(pieces, b, n) for b, n in places]
         values = await asyncio.to_thread(
             self._values, wanted, found, selection, shard_spec
         )
@@ -131,12 +120,12 @@ class WholeShards(ShardingCodec):
         dtype = spec.dtype.to_native_dtype()
         shape = [len(range(n)[s]) for n, s in zip(spec.shape, selection, strict=True)]
         values = np.empty(shape, dtype)
+        chunk = np.empty(self.chunk_shape, dtype)
         for projection, part in zip(wanted, found, strict=True):
             if part is None:
                 values[projection.out_selection] = spec.fill_value
                 continue
-            chunk = np.frombuffer(Blosc().decode(part), dtype)
-            chunk = chunk.reshape(self.chunk_shape)
+            Blosc().decode(part, out=chunk)
             values[projection.out_selection] = chunk[projection.chunk_selection]
         return values
 
@@ -219,6 +208,44 @@ def _index(told: bytes, counts: Sequence[int]) -> np.ndarray:
     if google_crc32c.value(table) != int.from_bytes(check, "little"):
         raise ValueError("the index of a shard does not have its checksum")
     return np.frombuffer(table, "<u8").reshape(*counts, 2)
+
+
+def _joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges of bytes, sorted; those that touch become one."""
+    joined: list[tuple[int, int]] = []
+    for begin, end in ranges:
+        if joined and joined[-1][1] == begin:
+            begin = joined.pop()[0]
+        joined.append((begin, end))
+    return joined
+
+
+async def _read(
+    byte_getter: ByteGetter, ranges: Sequence[tuple[int, int]], spec: ArraySpec
+) -> list[tuple[int, np.ndarray]] | None:
+    """First byte and content of parts of a shard; None if it is not there any more."""
+    parts = await asyncio.gather(
+        *(
+            byte_getter.get(
+                prototype=spec.prototype, byte_range=RangeByteRequest(begin, end)
+            )
+            for begin, end in ranges
+        )
+    )
+    read = [
+        (begin, part.as_numpy_array())
+        for (begin, _), part in zip(ranges, parts, strict=True)
+        if part is not None
+    ]
+    return read if len(read) == len(parts) else None
+
+
+def _part(
+    pieces: Sequence[tuple[int, np.ndarray]], begin: int, length: int
+) -> np.ndarray:
+    """A chunk's bytes, of the last piece that begins no later."""
+    first, content = next(p for p in reversed(pieces) if p[0] <= begin)
+    return content[begin - first : begin - first + length]
 
 
 @contextmanager
