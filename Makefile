@@ -16,7 +16,7 @@ demo: env
 	$(BIN)/cube-denoise demo demo
 
 test: env check
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow' -n auto --maxprocesses 4 --dist loadfile
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks
 
 test-slow: env
