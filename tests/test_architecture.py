@@ -57,8 +57,9 @@ FLOORS = (
     "block_cost calibration estimate evaluate.detection_pictures evaluate.findings "
     "evaluate.injection_pictures evaluate.judge evaluate.page evaluate.pictures "
     "evaluate.record evaluate.report evaluate.station_pictures evaluate.tables ingest "
-    "planned_cube steps training training.checkpoint training.learner training.loader "
-    "training.pairs training.recipe training.run training.task warm",
+    "planned_cube steps training training.checkpoint training.generative "
+    "training.learner training.loader training.pairs training.recipe training.run "
+    "training.task warm",
     # 5: composed.
     "demo dry_run job pipeline update",
     # 6: thin.
