@@ -35,7 +35,7 @@ FLOORS = (
     "corrections corrections.catalogue corrections.common_scene "
     "corrections.components corrections.correction corrections.elevation "
     "corrections.independent corrections.local_elevation corrections.network "
-    "corrections.principal corrections.ramp corrections.separation corrections.series "
+    "corrections.principal corrections.ramp corrections.separation corrections.series corrections.stack_network series_inference "
     "corrections.temporal_filter corrections.weather corrections.wiener delay_files "
     "delays evaluate evaluate.consistency evaluate.gnss evaluate.scores "
     "evaluate.similarity evaluate.station_misfit evaluate.stations evaluate.structure "

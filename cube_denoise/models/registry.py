@@ -14,10 +14,21 @@ class Architecture(NamedTuple):
     """Of this package."""
     config: str
     """Its configuration, a frozen dataclass in the same module."""
+    sees: str = "pair"
+    """What it is given at once: "pair" or "stack"."""
 
 
 ARCHITECTURES = {
     "DnCNN": Architecture("dncnn", "DnCNNConfig"),
+    "StackNetwork": Architecture("stack", "StackConfig", sees="stack"),
+    "Restormer": Architecture("restormer", "RestormerConfig"),
+    "SwinIR": Architecture("swinir", "SwinIRConfig"),
+    "UNet": Architecture("unet", "UNetConfig"),
+    "DiffusionDenoiser": Architecture("diffusion", "DiffusionConfig"),
+    "BridgeDenoiser": Architecture("bridge", "BridgeConfig"),
+    "AutoencoderKL": Architecture("latent", "AutoencoderKLConfig"),
+    "LatentDenoiser": Architecture("latent", "LatentConfig"),
+    "SeriesAutoencoder": Architecture("autoencoder", "SeriesAutoencoderConfig"),
 }
 """By class, as in ``config.json``."""
 

@@ -83,6 +83,13 @@ def model_hash(name_or_path: str | Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def what_it_sees(name_or_path: str | Path) -> str:
+    """What a model is given at once: "pair" or "stack"; errors as `load_config`."""
+    path = model_folder(name_or_path) / "config.json"
+    _network_of(path)
+    return ARCHITECTURES[str(_record(path)["architecture"])].sees
+
+
 def held_out_scores(name_or_path: str | Path) -> dict[str, float]:
     """Scores on simulated samples that training never drew; empty if not recorded."""
     record = _record(model_folder(name_or_path) / "config.json")
@@ -223,7 +230,7 @@ def _classes(architecture: str) -> tuple[Any, Any]:
         raise ValueError(
             f"{architecture=}: known architectures are {', '.join(ARCHITECTURES)}"
         )
-    module, config = ARCHITECTURES[architecture]
+    module, config, _ = ARCHITECTURES[architecture]
     home = importlib.import_module(f"cube_denoise.models.{module}")
     return getattr(home, config), getattr(home, architecture)
 

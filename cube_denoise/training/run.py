@@ -47,10 +47,12 @@ def train(
     """Train a network and write its model folder.
 
     The moving average of the weights is judged on fixed batches of the validation
-    split; the best is kept. A run that was interrupted goes on from its checkpoint, a
-    hidden folder beside `out`: batch k and the random numbers of step k depend on the
-    seed and k alone, so that the result is that of an undisturbed run (to the bit on a
-    CPU with the same number of threads), whatever the number of workers.
+    split. The best is stored as float16, and the scores are those of what is stored.
+
+    A run that was interrupted goes on from its checkpoint, a hidden folder beside
+    `out`: batch k and the random numbers of step k depend on the seed and k alone, so
+    that the result is that of an undisturbed run (to the bit on a CPU with the same
+    number of threads), whatever the number of workers.
 
     Parameters
     ----------
@@ -116,7 +118,7 @@ def train(
 
     model = zoo.create_model(name)
     model.load_state_dict(run.best)
-    model.eval()
+    model.half().float().eval()
     training: dict[str, Any] = identity | {
         "best_step": run.best_step,
         "held_out_loss": round(run.best_loss, 6),
@@ -127,7 +129,7 @@ def train(
     }
     card = model_card(name, model, training, settings.task.card(model))
     folder = zoo.save_model(
-        model, out, training=training, card=card, curves=as_csv(run.curve)
+        model, out, training=training, card=card, curves=as_csv(run.curve), half=True
     )
     run.checkpoint.remove()
     return folder
