@@ -2,9 +2,9 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import numpy as np
@@ -100,6 +100,32 @@ def outputs(
             yield from ahead.pop(0)()
     for collect in ahead:
         yield from collect()
+
+
+def outputs_of(
+    model: Any,
+    arrays: Sequence[np.ndarray],
+    *,
+    device: str,
+    precision: str = "float32",
+    threads: int = 1,
+) -> list[np.ndarray]:
+    """Outputs of a network that takes several arrays, and gives several, for one map.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        In eval mode, on `device`; its inputs and outputs begin with a batch axis.
+    arrays : sequence of numpy.ndarray
+        Without that axis.
+    device, precision, threads
+        As for `outputs`.
+    """
+    if device == CPU:
+        torch.set_num_threads(threads)
+    given = [torch.from_numpy(np.ascontiguousarray(a))[None].to(device) for a in arrays]
+    with _gpu if device == CUDA else nullcontext(), _computing(device, precision):
+        return [out[0].float().cpu().numpy() for out in model(*given)]
 
 
 def batch_size(free: int, need: int) -> int:

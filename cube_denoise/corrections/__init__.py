@@ -59,10 +59,7 @@ def find_correction(method: "Method", **options: Any) -> Correction:
         module, name = CLASSICAL[method].split(".")
         kind = getattr(importlib.import_module(f"{__name__}.{module}"), name)
     else:
-        from cube_denoise.corrections.network import NetworkCorrection as kind  # noqa: N813
-
-        if isinstance(method, (str, Path)):
-            _check_model(method)
+        kind = _network_correction(method)
         options = {"model": method, **options}
     try:
         made: Correction = kind(**options)
@@ -74,16 +71,24 @@ def find_correction(method: "Method", **options: Any) -> Correction:
     return made
 
 
-def _check_model(method: str | Path) -> None:
-    from cube_denoise.models import zoo
+def _network_correction(model: "str | Path | nn.Module") -> type[Correction]:
+    """Class of the corrections by a network: of one pair, or of the whole stack."""
+    from cube_denoise.corrections.network import NetworkCorrection
+    from cube_denoise.corrections.stack_network import StackNetworkCorrection
+    from cube_denoise.models import registry, zoo
 
-    try:
-        zoo.model_folder(method)
-    except ValueError as error:
-        raise ValueError(
-            f"method={str(method)!r} is not a classical correction "
-            f"({', '.join(CLASSICAL)}), and as a network: {error}"
-        ) from None
+    if isinstance(model, (str, Path)):
+        try:
+            sees = zoo.what_it_sees(model)
+        except ValueError as error:
+            raise ValueError(
+                f"method={str(model)!r} is not a classical correction "
+                f"({', '.join(CLASSICAL)}), and as a network: {error}"
+            ) from None
+    else:
+        known = registry.ARCHITECTURES.get(type(model).__name__)
+        sees = "pair" if known is None else known.sees
+    return StackNetworkCorrection if sees == "stack" else NetworkCorrection
 
 
 __all__ = ["CLASSICAL", "Correction", "find_correction"]

@@ -1,0 +1,120 @@
+"""Networks that see all dates of a stack at once, as corrections."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import numpy as np
+import xarray as xr
+
+from cube_denoise import halo
+from cube_denoise.blocks import Window, spans
+from cube_denoise.cluster import GPU, cores
+from cube_denoise.conventions import X, Y, displacement_to_phase
+from cube_denoise.corrections.correction import Apply, Correction, Plan, Run
+from cube_denoise.corrections.series import STRIP, dates_of, stack_of
+from cube_denoise.inference import Network, network_reference
+from cube_denoise.reference import read_window
+from cube_denoise.series_inference import SeriesModel, series_model, stack_displacement
+
+if TYPE_CHECKING:
+    from torch import nn
+
+DATES = 4
+"""Least number of linked dates."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackNetworkCorrection(Correction):
+    r"""Subtract what a network that sees all dates takes for noise.
+
+    The pairs are inverted for the displacement x of the dates (`series.dates_of`), of
+    which the network keeps d; pairs lose the rest of both of their dates,
+
+    .. math:: \varphi_{ij} \to \varphi_{ij} + \frac{4\pi}{\lambda}
+        \left[(x_j - d_j) - (x_i - d_i)\right],
+
+    so that closure is kept, and with it what pairs tell beyond the series.
+
+    Parameters
+    ----------
+    model : str, pathlib.Path or torch.nn.Module
+        Name of a shipped model, a model folder, or a network in eval mode.
+    threads : int
+        Torch threads of one task on a CPU.
+
+    Raises
+    ------
+    ValueError
+        If the model is unknown.
+    """
+
+    name: ClassVar[str] = "stack-network"
+    whole_stack: ClassVar[bool] = True
+    passes: ClassVar[str] = "hold no data or are not linked to the most dates"
+    resource: ClassVar[str] = GPU
+    model: "str | Path | nn.Module"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        network_reference(self.model)
+
+    @property
+    def label(self) -> dict[str, str]:
+        """Name and hash of the model."""
+        if isinstance(self.model, (str, Path)):
+            from cube_denoise.models import zoo
+
+            sha256 = zoo.model_hash(self.model)
+            return {"method": Path(self.model).name, "model_sha256": sha256}
+        return {"method": type(self.model).__name__, "model_sha256": ""}
+
+    def shared_by(self, workers: int) -> Self:
+        """See `Correction.shared_by`; they share the cores."""
+        return replace(self, threads=max(1, cores() // workers))
+
+    def plan(self, cube: xr.Dataset, pairs: Sequence[int], run: Run) -> Plan:
+        """See `Correction.plan`; fewer than four linked dates are an error."""
+        model = self.prepared(cube, run)
+        shape = (cube.sizes[Y], cube.sizes[X])
+
+        def within(window: Window) -> Apply:
+            part = model.within(shape, halo.Tile(window[Y], window[X]))
+            return partial(_apply, model=part)
+
+        return Plan(partial(_apply, model=model), model.stack.unused, within=within)
+
+    def prepared(self, cube: xr.Dataset, run: Run) -> SeriesModel:
+        """Look at the cube; see `plan`."""
+        stack = stack_of(cube, run)
+        used = np.isfinite(stack.constants)
+        first, second = stack.network.first[used], stack.network.second[used]
+        linked = np.unique([first, second])
+        if linked.size < DATES:
+            raise ValueError(
+                f"the pairs link {linked.size} dates: "
+                f"model={self.label['method']!r} needs {DATES} or more"
+            )
+        network = Network(
+            network_reference(self.model),
+            self.label["model_sha256"],
+            "float32",
+            self.threads,
+        )
+        return series_model(cube, network, stack, run)
+
+
+def _apply(cube: xr.Dataset, window: Window, *, model: SeriesModel) -> np.ndarray:
+    tile = halo.Tile(window[Y], window[X])
+    noise, _ = stack_displacement(cube, tile, model)
+    for rows in spans(tile.y.stop, STRIP, start=tile.y.start):
+        here = slice(rows.start - tile.y.start, rows.stop - tile.y.start)
+        phase = dates_of(cube, {Y: rows, X: tile.x}, model.stack)
+        noise[:, here] = phase - displacement_to_phase(noise[:, here], model.wavelength)
+    network = model.stack.network
+    corrected = read_window(cube, "unwrapped_phase", window).astype("float32")
+    for k, (i, j) in enumerate(zip(network.first, network.second, strict=True)):
+        corrected[k] -= noise[j] - noise[i]
+    return corrected

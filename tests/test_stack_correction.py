@@ -1,0 +1,95 @@
+"""The stack network as a correction: windows, tiles and what it leaves alone."""
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import cube_denoise as cd
+from cube_denoise.conventions import displacement_to_phase
+from cube_denoise.models.stack import StackConfig, StackNetwork
+from cube_denoise.simulate import PairErrors, simulate_stack
+
+SMALL = StackConfig(channels=(4, 8), heads=2)
+
+
+def network(*, trained: bool = True) -> StackNetwork:
+    """With random weights, or as it is before training: local lines."""
+    torch.manual_seed(1)
+    model = StackNetwork(SMALL)
+    if trained:
+        with torch.no_grad():
+            for head in (*model.heads, model.finest):
+                head.weight.normal_(0, 0.05)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def large() -> xr.Dataset:
+    """Larger than a tile along both axes, with gaps."""
+    return simulate_stack(
+        seed=3, shape=(264, 320), dates=5, pair_errors=PairErrors(gaps=0.1)
+    ).cube
+
+
+def corrected(cube: xr.Dataset, model: StackNetwork, **options) -> np.ndarray:
+    return cd.correct(cube, model, **options)["corrected_phase"].values
+
+
+def test_windows_change_nothing(large):
+    whole = corrected(large, network(), block=512)
+    cut = corrected(large, network(), block=192)
+    np.testing.assert_array_equal(whole, cut)
+    part = {"y": slice(37, 150), "x": slice(250, 320)}
+    np.testing.assert_array_equal(
+        corrected(large, network(), region=part, block=128),
+        whole[:, part["y"], part["x"]],
+    )
+
+
+def test_data_are_kept_and_changed(large):
+    raw = large["unwrapped_phase"].values
+    found = corrected(large, network())
+    linked = np.isfinite(raw).all(0)
+    assert np.isfinite(found[:, linked]).all()
+    assert np.isnan(found[np.isnan(raw)]).all()
+    assert np.abs(found - raw)[:, linked].mean() > 0.1
+
+
+@pytest.mark.parametrize("shape", [(90, 110), (264, 290)])
+def test_steady_motion_passes(shape):
+    """Before training the network is a local line: nothing of steady motion is lost,
+    however wide it is, though tiles are seen without their mean."""
+    quiet = simulate_stack(seed=5, shape=shape, dates=5, amplitude=0, atmosphere=0)
+    cube = quiet.cube
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    rate = 0.1 * y / shape[0] - 0.05 * (x / shape[1]) ** 2  # m/yr
+    span = (cube["secondary_time"] - cube["reference_time"]) / np.timedelta64(1, "D")
+    moved = span.values[:, None, None] / 365.25 * rate
+    phase = displacement_to_phase(moved, cube.attrs["wavelength"]).astype("float32")
+    cube = cube.assign(unwrapped_phase=cube["unwrapped_phase"].copy(data=phase))
+    cube = cube.drop_vars(["phase_quantiles", "valid_fraction"], errors="ignore")
+    found = corrected(cube, network(trained=False))
+    # A constant per pair is no matter: the network knows none.
+    missed = found - phase
+    missed -= missed.mean((1, 2), keepdims=True)
+    assert np.abs(missed).max() < 0.01 * np.abs(phase).max()
+
+
+def test_few_dates_are_refused():
+    cube = simulate_stack(seed=1, shape=(32, 32), dates=3).cube
+    with pytest.raises(ValueError, match=r"link 3 dates.*StackNetwork.*4 or more"):
+        cd.correct(cube, network())
+
+
+def test_closure_is_kept(large):
+    raw, found = large["unwrapped_phase"].values, corrected(large, network())
+    times = [large[n].values for n in ("reference_time", "secondary_time")]
+    number = {pair: k for k, pair in enumerate(zip(*times, strict=True))}
+    dates = np.unique(times)
+    one, two, three = (number[dates[i], dates[j]] for i, j in ((0, 1), (1, 2), (0, 2)))
+
+    def closure(phase):
+        return phase[one] + phase[two] - phase[three]
+
+    np.testing.assert_allclose(closure(found), closure(raw), atol=1e-4)
