@@ -235,6 +235,16 @@ def test_train_writes_a_model(tmp_path, monkeypatch):
     assert str(tmp_path / "m") in done("train", *arguments).output
 
 
+def test_mistakes_in_training_are_told(tmp_path):
+    out = tmp_path / "m"
+    assert "name='gan': known networks are dncnn," in mistake("train", "gan", out)
+    assert "steps=0 must be" in mistake("train", "dncnn", out, "--steps", 0)
+    assert "device='tpu'" in mistake("train", "dncnn", out, "--device", "tpu")
+    missing = mistake("train", "dncnn", out, "--noise", tmp_path / "nothing")
+    assert str(tmp_path / "nothing") in missing
+    assert not list(tmp_path.iterdir())
+
+
 def test_run_does_all_with_paths_relative_to_the_file(catalog, identity, tmp_path):
     shutil.copytree(catalog.parent / "products", tmp_path / "products")
     done("index", tmp_path / "products", "-o", tmp_path / "catalog.json")

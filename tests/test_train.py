@@ -301,6 +301,20 @@ def test_checkpoint_of_other_settings_is_not_taken_up(tmp_path, monkeypatch):
     assert_same_weights(trained("toy", tmp_path / "model", steps=4), expected)
 
 
+def test_interrupted_after_the_last_step_draws_nothing_again(tmp_path, monkeypatch):
+    expected = trained("toy", tmp_path / "expected", steps=5)
+
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(zoo, "save_model", stop)
+        with pytest.raises(KeyboardInterrupt):
+            trained("toy", tmp_path / "model", steps=5)
+    monkeypatch.setattr(ToyTask, "draw", stop)
+    assert_same_weights(trained("toy", tmp_path / "model", steps=5), expected)
+
+
 def test_half_written_checkpoint_is_never_seen(tmp_path, monkeypatch):
     checkpoint = Checkpoint(tmp_path / "model", {"seed": 0})
     checkpoint.write({"done": 1}, [CurvePoint(1, 1.0, 1.0, 1.0, 1.0)])

@@ -59,7 +59,7 @@ class Checkpoint:
         if not path.is_file():
             return None
         # Numbers, text and tensors alone: no code is run.
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
         if state.pop("identity") != self.identity:
             return None
         return dict(state)

@@ -157,7 +157,8 @@ class _Run:
         self.curve = [CurvePoint(*row) for row in state["curve"]]
         self.best, self.best_loss = state["best"], state["best_loss"]
         self.best_step, self.without_gain = state["best_step"], state["without_gain"]
-        self.seconds, self.losses = state["seconds"], list(state["losses"])
+        self.seconds = state["seconds"]
+        self.losses = [loss.to(self.learner.device) for loss in state["losses"]]
         log.info("%s goes on at step %d", name, self.learner.done)
 
     def keep(self) -> None:
@@ -195,17 +196,15 @@ class _Run:
         with progress(name, recipe.steps - first, unit="steps") as advance:
             for batch in drawn:
                 self.losses.append(learner.step(recipe.task, batch))
-                last = learner.done == recipe.steps
-                judged = last or learner.done % recipe.evaluate_every == 0
                 self.seconds = time.monotonic() - begin
-                if judged:
+                if learner.done % recipe.evaluate_every == 0 or self._over():
                     self._evaluate(name, validation)
-                    self.seconds = time.monotonic() - begin
-                if judged or time.monotonic() - kept > CHECKPOINT_SECONDS:
+                advance(1)
+                over = self._over()
+                if over or time.monotonic() - kept > CHECKPOINT_SECONDS:
                     self.keep()
                     kept = time.monotonic()
-                advance(1)
-                if self._over():
+                if over:
                     break
 
     def _over(self) -> bool:
