@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -93,9 +94,16 @@ class Coloured:
             return torch.randn(size, generator=generator, device=device)
         grid = rows * self.padding, columns * self.padding
         white = torch.randn((count, 1, *grid), generator=generator, device=device)
-        amplitude = self.density(grid).sqrt().float().to(device)
-        field = torch.fft.irfft2(torch.fft.rfft2(white) * amplitude, s=grid)
+        spectrum = torch.fft.rfft2(white) * _amplitude(self, grid, white.device)
+        field = torch.fft.irfft2(spectrum, s=grid)
         return field[..., :rows, :columns]
+
+
+@lru_cache(maxsize=8)
+def _amplitude(
+    noise: Coloured, grid: tuple[int, int], device: torch.device
+) -> torch.Tensor:
+    return noise.density(grid).sqrt().float().to(device)
 
 
 NOISES = {"white": Coloured(white=1.0), "correlated": Coloured()}

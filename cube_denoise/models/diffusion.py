@@ -59,6 +59,33 @@ class DiffusionConfig:
     seed: int = 0
     """Of the samples."""
 
+    def __post_init__(self) -> None:
+        """Refuse choices that are unknown or do not go together (ValueError)."""
+        for name, choices in (
+            ("noise", tuple(NOISES)),
+            ("start", ("noise", "matched", "noised")),
+            ("sampler", ("ddim", "ancestral")),
+        ):
+            value = getattr(self, name)
+            if value not in choices:
+                raise ValueError(f"{name}={value!r} must be one of {choices}")
+        if not self.conditional and self.start == "noise":
+            raise ValueError(
+                "start='noise' with conditional=False would not look at the "
+                "interferogram: start from 'matched' or 'noised'"
+            )
+        drawn = self.start != "matched" or self.sampler == "ancestral"
+        if not drawn and self.members != 1:
+            raise ValueError(
+                f"members={self.members}: start='matched' with sampler='ddim' draws "
+                "nothing at random, so there is one member"
+            )
+        if not (self.members > 0 and 0 < self.strength <= 1 and self.level > 0):
+            raise ValueError(
+                f"members={self.members} and level={self.level} must be positive, "
+                f"strength={self.strength} from 0 to 1"
+            )
+
 
 class DiffusionDenoiser(nn.Module):
     """Estimate the noise of an interferogram by the mean of samples of what is left.
@@ -71,11 +98,6 @@ class DiffusionDenoiser(nn.Module):
     ----------
     config : DiffusionConfig, optional
         The default one when not given.
-
-    Raises
-    ------
-    ValueError
-        If a choice of `config` is unknown, or two do not go together.
     """
 
     receptive_radius: int | None = None
@@ -84,30 +106,6 @@ class DiffusionDenoiser(nn.Module):
     def __init__(self, config: DiffusionConfig | None = None) -> None:
         super().__init__()
         self.config = c = config or DiffusionConfig()
-        for name, choices in (
-            ("noise", tuple(NOISES)),
-            ("start", ("noise", "matched", "noised")),
-            ("sampler", ("ddim", "ancestral")),
-        ):
-            if getattr(c, name) not in choices:
-                raise ValueError(
-                    f"{name}={getattr(c, name)!r} must be one of {choices}"
-                )
-        if not c.conditional and c.start == "noise":
-            raise ValueError(
-                "start='noise' with conditional=False would not look at the "
-                "interferogram: start from 'matched' or 'noised'"
-            )
-        if c.start == "matched" and c.sampler == "ddim" and c.members != 1:
-            raise ValueError(
-                f"members={c.members}: start='matched' with sampler='ddim' draws "
-                "nothing at random, so there is one member"
-            )
-        if not (c.members > 0 and 0 < c.strength <= 1 and c.level > 0):
-            raise ValueError(
-                f"members={c.members} and level={c.level} must be positive, "
-                f"strength={c.strength} from 0 to 1"
-            )
         self.network = UNet(
             UNetConfig(
                 channels=c.channels,
