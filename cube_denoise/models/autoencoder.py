@@ -112,8 +112,15 @@ class SeriesAutoencoder(nn.Module):
         return self.output(x)
 
     def fused(self) -> "SeriesAutoencoder":
-        """Return an inference copy; there is nothing to fold."""
-        return copy.deepcopy(self).eval()
+        """Return an inference copy, its weights laid out for quick convolutions."""
+        fused = copy.deepcopy(self).eval()
+        for module in fused.modules():
+            if isinstance(module, nn.Conv3d):
+                weight = module.weight.data
+                module.weight.data = weight.contiguous(
+                    memory_format=torch.channels_last_3d
+                )
+        return fused
 
 
 def relative_elevation(elevation: torch.Tensor) -> torch.Tensor:

@@ -232,7 +232,8 @@ def _attend(qkv: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """Values weighted by attention, (batch, row, column, pixel, channel)."""
     batch = qkv.shape[:3]
     q, k, v = qkv.flatten(0, 2).permute(2, 0, 3, 1, 4)  # (window, head, pixel, ...)
-    bias = bias.to(q.dtype)
+    # Without its own axis for the windows, the quick kernel would not take the bias.
+    bias = bias.to(q.dtype)[None]
     attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     return attended.transpose(1, 2).flatten(2).unflatten(0, batch)
 
