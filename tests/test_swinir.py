@@ -38,9 +38,7 @@ def randomised(model):
     ("config", "millions"), [(SwinIRConfig(), 11.50), (LIGHT, 0.90), (TINY, 0.32)]
 )
 def test_sizes(config, millions):
-    with torch.device("meta"):
-        model = SwinIR(config)
-    assert round(parameters(model) / 1e6, 2) == millions
+    assert round(parameters(SwinIR(config)) / 1e6, 2) == millions
 
 
 @pytest.mark.parametrize("size", [(3, 3), (8, 12), (13, 18)])
@@ -137,8 +135,7 @@ def test_radius_is_what_is_seen():
             farthest = max(farthest, *np.abs(seen - middle - position))
         assert stated == -(-farthest // window) * window
     assert SwinIR(TINY).receptive_radius == 56
-    with torch.device("meta"):
-        assert SwinIR(LIGHT).receptive_radius is None
+    assert SwinIR(LIGHT).receptive_radius is None
 
 
 def test_tile_with_its_halo_is_the_whole_map():
@@ -182,8 +179,7 @@ def test_names_are_those_of_the_release():
 
 
 def test_shapes_of_the_release():
-    with torch.device("meta"):
-        state = SwinIR().state_dict()
+    state = SwinIR().state_dict()
     group = "layers.5.residual_group.blocks.5."
     for name, shape in {
         group + "attn.relative_position_bias_table": (225, 6),
@@ -215,16 +211,26 @@ def test_fused_equals_unfused():
 
 
 def test_drop_path():
-    """Skips whole samples, keeps the mean, and only in training."""
+    """Leaves whole samples as they were, keeps the mean, and only in training."""
     model = small(drop_path=0.3)
     layers = [m for m in model.modules() if isinstance(m, Layer)]
     np.testing.assert_allclose([m.drop for m in layers], [0, 0.1, 0.2, 0.3], rtol=1e-6)
-    layer, ones = layers[-1], torch.ones(20_000, 2, 3)
-    kept = layer.train()._skipped(ones)
-    assert kept.unique().tolist() == pytest.approx([0, 1 / 0.7])
-    assert (kept == kept[:, :1, :1]).all()
-    assert kept[:, 0, 0].mean() == pytest.approx(1, abs=5 * (0.3 / 0.7 / 20_000) ** 0.5)
-    assert layer.eval()._skipped(ones) is ones
+    layer = layers[-1].train()
+    number, expected = 2000, [0, 1 / 0.7]
+    kept = layer._kept(torch.empty(number)).ravel()
+    assert kept.unique().tolist() == pytest.approx(expected)
+    assert kept.mean() == pytest.approx(1, abs=5 * (0.3 / 0.7 / number) ** 0.5)
+    # What remains of attention alone, over all windows of each sample.
+    torch.nn.init.zeros_(layer.mlp.fc2.weight)
+    x = torch.randn(60, 12, 8, 8)
+    with torch.no_grad():
+        added = layer(x) - x
+        whole = layer.eval()(x) - x
+    factor = ((added * whole).sum(-1) / (whole * whole).sum(-1)).numpy()
+    for sample in factor:
+        np.testing.assert_allclose(sample, sample[0, 0], rtol=1e-3, atol=1e-3)
+    found = np.unique(factor[:, 0, 0].round(2))
+    np.testing.assert_allclose(found, expected, atol=0.01)
 
 
 def test_training_lowers_the_loss():

@@ -153,33 +153,41 @@ class Layer(nn.Module):
         w, rows = self.window, x.shape[1]
         if self.shift:
             x = x.roll((-self.shift, -self.shift), (1, 2))
-        bias = self.attn.bias()
+        bias, kept = self.attn.bias(), (self._kept(x), self._kept(x))
         # A core takes one row of windows at a time, for they stay in its cache; a GPU
         # all at once. The last row of a shifted map has a bias of its own.
         *others, last = x.split(w if x.device.type == "cpu" else max(rows - w, w), 1)
-        done = [self._rows(part, bias) for part in others]
+        done = [self._rows(part, bias, *kept) for part in others]
         if self.shift:
             bias = bias + self.attn.across_y
-        x = torch.cat([*done, self._rows(last, bias)], 1)
+        x = torch.cat([*done, self._rows(last, bias, *kept)], 1)
         if self.shift:
             x = x.roll((self.shift, self.shift), (1, 2))
         return x
 
-    def _rows(self, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """Whole rows of windows that share their bias, (head, pixel, pixel)."""
+    def _rows(
+        self,
+        x: torch.Tensor,
+        bias: torch.Tensor,
+        attention: torch.Tensor | None,
+        perceptron: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Whole rows of windows that share a bias; factors of both parts, by sample."""
         w = self.window
         grid = x.unflatten(2, (-1, w)).unflatten(1, (-1, w)).transpose(2, 3)
         x = grid.flatten(3, 4)  # (batch, window row, window column, pixel, channel)
-        x = x + self._skipped(self.attn(self.norm1(x), bias, self.shift > 0))
-        x = x + self._skipped(self.mlp(self.norm2(x)))
+        added = self.attn(self.norm1(x), bias, self.shift > 0)
+        x = x + (added if attention is None else added * attention.to(added.dtype))
+        added = self.mlp(self.norm2(x))
+        x = x + (added if perceptron is None else added * perceptron.to(added.dtype))
         return x.unflatten(3, (w, w)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
-    def _skipped(self, x: torch.Tensor) -> torch.Tensor:
-        """Stochastic depth: nothing for some samples, the more for the others."""
+    def _kept(self, x: torch.Tensor) -> torch.Tensor | None:
+        """Factors of stochastic depth: 0 or more than 1; None leaves all as they are."""
         if not self.training or self.drop == 0:
-            return x
-        kept = torch.rand((len(x),) + (1,) * (x.ndim - 1), device=x.device) >= self.drop
-        return x * (kept / (1 - self.drop)).to(x.dtype)
+            return None
+        kept = torch.rand((len(x), 1, 1, 1, 1), device=x.device) >= self.drop
+        return kept / (1 - self.drop)
 
 
 class WindowAttention(nn.Module):
