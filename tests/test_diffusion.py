@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from cube_denoise.halo import Lattice, Tile
 from cube_denoise.models.coloured import Coloured, member_noise
 from cube_denoise.models.diffusion import SCHEDULE, DiffusionConfig, DiffusionDenoiser
 from cube_denoise.models.samplers import (
@@ -274,6 +275,23 @@ def test_members_differ_and_do_not_depend_on_their_number_but_on_the_seed():
     torch.testing.assert_close(many[:, :2], few, rtol=1e-4, atol=1e-4)
     assert (few[:, 0] - few[:, 1]).std() > 0.01
     assert (few - other).std() > 0.01
+
+
+def test_the_cut_of_a_cube_changes_nothing():
+    """Tiles of a lattice, as `inference` runs them, in any window."""
+    model = small(members=2, steps=2, sampler="ancestral")
+    field = torch.randn(4, 40 + 64, 50 + 64, generator=source(14))
+
+    def tile(view, clipped):
+        rows, columns = (slice(s.start + 32, s.stop + 32) for s in view)
+        with torch.inference_mode():
+            return model(field[None, :, rows, columns])[0, 0].numpy()
+
+    lattice = Lattice((40, 50), 32, None)
+    whole = lattice.apply(tile, Tile(slice(0, 40), slice(0, 50)))
+    part = lattice.apply(tile, Tile(slice(11, 29), slice(7, 41)))
+    assert (whole[11:29, 7:41] == part).all()
+    assert whole.std() > 0.01
 
 
 def test_noise_of_members_is_the_same_for_every_map():
