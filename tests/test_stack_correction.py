@@ -6,21 +6,20 @@ import torch
 import xarray as xr
 
 import cube_denoise as cd
-from cube_denoise.conventions import displacement_to_phase
+from cube_denoise.corrections.stack_network import StackNetworkCorrection
 from cube_denoise.models.stack import StackConfig, StackNetwork
 from cube_denoise.simulate import PairErrors, simulate_stack
 
 SMALL = StackConfig(channels=(4, 8), heads=2)
 
 
-def network(*, trained: bool = True) -> StackNetwork:
-    """With random weights, or as it is before training: local lines."""
+def network() -> StackNetwork:
+    """With random weights."""
     torch.manual_seed(1)
     model = StackNetwork(SMALL)
-    if trained:
-        with torch.no_grad():
-            for head in (*model.heads, model.finest):
-                head.weight.normal_(0, 0.05)
+    with torch.no_grad():
+        for head in (*model.heads, model.finest):
+            head.weight.normal_(0, 0.05)
     return model.eval()
 
 
@@ -32,7 +31,7 @@ def large() -> xr.Dataset:
     ).cube
 
 
-def corrected(cube: xr.Dataset, model: StackNetwork, **options) -> np.ndarray:
+def corrected(cube: xr.Dataset, model, **options) -> np.ndarray:
     return cd.correct(cube, model, **options)["corrected_phase"].values
 
 
@@ -56,24 +55,25 @@ def test_data_are_kept_and_changed(large):
     assert np.abs(found - raw)[:, linked].mean() > 0.1
 
 
-@pytest.mark.parametrize("shape", [(90, 110), (264, 290)])
-def test_steady_motion_passes(shape):
-    """Before training the network is a local line: nothing of steady motion is lost,
-    however wide it is, though tiles are seen without their mean."""
-    quiet = simulate_stack(seed=5, shape=shape, dates=5, amplitude=0, atmosphere=0)
-    cube = quiet.cube
-    y, x = np.mgrid[: shape[0], : shape[1]]
-    rate = 0.1 * y / shape[0] - 0.05 * (x / shape[1]) ** 2  # m/yr
-    span = (cube["secondary_time"] - cube["reference_time"]) / np.timedelta64(1, "D")
-    moved = span.values[:, None, None] / 365.25 * rate
-    phase = displacement_to_phase(moved, cube.attrs["wavelength"]).astype("float32")
-    cube = cube.assign(unwrapped_phase=cube["unwrapped_phase"].copy(data=phase))
+class Believing(torch.nn.Module):
+    """Takes all it is given for displacement, but for the mean of every date."""
+
+    def forward(self, series, visible, years, elevation, coherence):
+        seen = series - series.mean((2, 3), keepdim=True)
+        return seen, torch.ones_like(seen)
+
+
+@pytest.mark.parametrize("shape", [(90, 110), (300, 520)])
+def test_motion_wider_than_a_tile_is_kept(shape):
+    full = PairErrors(gaps=0)
+    cube = simulate_stack(seed=5, shape=shape, dates=5, snr=1.0, pair_errors=full).cube
     cube = cube.drop_vars(["phase_quantiles", "valid_fraction"], errors="ignore")
-    found = corrected(cube, network(trained=False))
+    phase = cube["unwrapped_phase"].values
+    found = corrected(cube, StackNetworkCorrection(model=Believing()))
     # A constant per pair is no matter: the network knows none.
     missed = found - phase
     missed -= missed.mean((1, 2), keepdims=True)
-    assert np.abs(missed).max() < 0.01 * np.abs(phase).max()
+    assert np.abs(missed).max() < 1e-3 * np.abs(phase).max()
 
 
 def test_few_dates_are_refused():
