@@ -183,7 +183,7 @@ class Layer(nn.Module):
         return x.unflatten(3, (w, w)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
     def _kept(self, x: torch.Tensor) -> torch.Tensor | None:
-        """Factors of stochastic depth: 0 or more than 1; None leaves all as they are."""
+        """Factors of stochastic depth, 0 or more than 1; None leaves all as it is."""
         if not self.training or self.drop == 0:
             return None
         kept = torch.rand((len(x), 1, 1, 1, 1), device=x.device) >= self.drop
