@@ -57,7 +57,7 @@ FLOORS = (
     "block_cost calibration estimate evaluate.detection_pictures evaluate.findings "
     "evaluate.injection_pictures evaluate.judge evaluate.page evaluate.pictures "
     "evaluate.record evaluate.report evaluate.station_pictures evaluate.tables ingest "
-    "planned_cube steps training training.checkpoint training.generative "
+    "planned_cube steps training training.checkpoint training.fit training.generative "
     "training.learner training.loader training.pairs training.recipe training.run "
     "training.task warm",
     # 5: composed.

@@ -15,7 +15,7 @@ import torch
 from cube_denoise.model_card import CardText
 from cube_denoise.models import registry
 from cube_denoise.simulate.seeds import split_seed
-from cube_denoise.training import recipe, run
+from cube_denoise.training import fit, recipe, run
 from cube_denoise.training.pairs import PairTask
 
 TINY = registry.Variant(
@@ -90,7 +90,7 @@ def main(out: str, seconds: str) -> None:
 
     ToyTask.draw = slowly  # type: ignore[method-assign]
     recipe.RECIPES["toy"] = RECIPES["toy"]
-    run.CHECKPOINT_SECONDS = 0.0
+    fit.CHECKPOINT_SECONDS = 0.0
     run.train("toy", Path(out), device="cpu")
 
 

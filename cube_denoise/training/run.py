@@ -3,8 +3,6 @@
 import dataclasses
 import logging
 import platform
-import time
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +13,15 @@ from cube_denoise.cluster import cores
 from cube_denoise.device import CUDA, device_here
 from cube_denoise.model_card import model_card
 from cube_denoise.models import zoo
-from cube_denoise.progress import progress
 from cube_denoise.simulate.noise_bank import NoiseBank
-from cube_denoise.training.checkpoint import Checkpoint, CurvePoint, as_csv
+from cube_denoise.training.checkpoint import Checkpoint, as_csv
+from cube_denoise.training.fit import Fit
 from cube_denoise.training.learner import Learner
-from cube_denoise.training.loader import batches
 from cube_denoise.training.recipe import RECIPES, Recipe
 from cube_denoise.training.task import Setup
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT_SECONDS = 60.0
-"""Time between checkpoints."""
 MOST_WORKERS = 8
 """Processes that draw samples for a GPU, unless told otherwise."""
 
@@ -112,140 +107,26 @@ def train(
     model = zoo.create_model(name)
     learner = Learner(model, settings, seed=seed, device=device)
     setup = Setup(model.config, seed, recipe, banks)
-    run = _Run(learner, Checkpoint(Path(out), identity))
-    run.resume(name)
-    run.go(name, setup, workers)
+    fit = Fit(name, learner, Checkpoint(Path(out), identity))
+    fit.run(setup, workers=workers)
 
     model = zoo.create_model(name)
-    model.load_state_dict(run.best)
+    model.load_state_dict(fit.best)
     model.half().float().eval()
     training: dict[str, Any] = identity | {
-        "best_step": run.best_step,
-        "held_out_loss": round(run.best_loss, 6),
-        "minutes": round(run.seconds / 60, 1),
+        "best_step": fit.best_step,
+        "held_out_loss": round(fit.best_loss, 6),
+        "minutes": round(fit.seconds / 60, 1),
         "hardware": _hardware(learner),
         "torch": torch.__version__,
         "scores": settings.task.scores(model),
     }
     card = model_card(name, model, training, settings.task.card(model))
     folder = zoo.save_model(
-        model, out, training=training, card=card, curves=as_csv(run.curve), half=True
+        model, out, training=training, card=card, curves=as_csv(fit.curve), half=True
     )
-    run.checkpoint.remove()
+    fit.checkpoint.remove()
     return folder
-
-
-class _Run:
-    """The loop, and what it has found so far."""
-
-    def __init__(self, learner: Learner, checkpoint: Checkpoint) -> None:
-        self.learner, self.checkpoint = learner, checkpoint
-        self.curve: list[CurvePoint] = []
-        self.best: dict[str, torch.Tensor] = {}
-        self.best_loss, self.best_step = float("inf"), 0
-        self.without_gain = 0
-        self.seconds = 0.0
-        self.losses: list[torch.Tensor] = []
-        """Of the steps since the last evaluation."""
-
-    def resume(self, name: str) -> None:
-        """Go on where a run of the same settings was interrupted, if one was."""
-        state = self.checkpoint.read()
-        if state is None:
-            return
-        self.learner.restore(state["learner"])
-        self.curve = [CurvePoint(*row) for row in state["curve"]]
-        self.best, self.best_loss = state["best"], state["best_loss"]
-        self.best_step, self.without_gain = state["best_step"], state["without_gain"]
-        self.seconds = state["seconds"]
-        self.losses = [loss.to(self.learner.device) for loss in state["losses"]]
-        log.info("%s goes on at step %d", name, self.learner.done)
-
-    def keep(self) -> None:
-        """Write a checkpoint."""
-        state = {
-            "learner": self.learner.state(),
-            "curve": [tuple(point) for point in self.curve],
-            "best": self.best,
-            "best_loss": self.best_loss,
-            "best_step": self.best_step,
-            "without_gain": self.without_gain,
-            "seconds": self.seconds,
-            "losses": [loss.cpu() for loss in self.losses],
-        }
-        self.checkpoint.write(state, self.curve)
-
-    def go(self, name: str, setup: Setup, workers: int) -> None:
-        """Train to the end, or until the held-out loss no longer falls."""
-        recipe, learner = self.learner.recipe, self.learner
-        first = learner.done
-        if self._over():
-            return
-        keys = [("validation", k) for k in range(recipe.evaluation_batches)]
-        keys += [("train", k) for k in range(first, recipe.steps)]
-        drawn = batches(
-            recipe.task,
-            setup,
-            keys,
-            workers=workers,
-            pinned=learner.device == CUDA,
-        )
-        validation = list(islice(drawn, recipe.evaluation_batches))
-        begin = kept = time.monotonic()
-        begin -= self.seconds
-        with progress(name, recipe.steps - first, unit="steps") as advance:
-            for batch in drawn:
-                self.losses.append(learner.step(recipe.task, batch))
-                self.seconds = time.monotonic() - begin
-                if learner.done % recipe.evaluate_every == 0 or self._over():
-                    self._evaluate(name, validation)
-                advance(1)
-                over = self._over()
-                if over or time.monotonic() - kept > CHECKPOINT_SECONDS:
-                    self.keep()
-                    kept = time.monotonic()
-                if over:
-                    break
-
-    def _over(self) -> bool:
-        recipe = self.learner.recipe
-        patience = recipe.patience
-        tired = patience is not None and self.without_gain >= patience
-        return tired or self.learner.done >= recipe.steps
-
-    def _evaluate(self, name: str, validation: list[Any]) -> None:
-        learner = self.learner
-        loss = learner.held_out_loss(learner.recipe.task, validation)
-        training = float(torch.stack(self.losses).double().mean())
-        self.losses = []
-        if not (loss < float("inf") and training < float("inf")):
-            raise ValueError(
-                f"{name}: the loss is {training} before step {learner.done} and "
-                f"{loss} held out: its recipe's learning rate is too high"
-            )
-        self.curve.append(
-            CurvePoint(
-                learner.done, self.seconds, learner.learning_rate(), training, loss
-            )
-        )
-        self.without_gain += 1
-        if loss < self.best_loss:
-            self.best_loss, self.best_step = loss, learner.done
-            self.best = {
-                key: value.cpu().clone()
-                for key, value in learner.average.state_dict().items()
-            }
-            self.without_gain = 0
-        log.info(
-            "%s step %d of %d: loss %.4f, held out %.4f, best %.4f at step %d",
-            name,
-            learner.done,
-            learner.recipe.steps,
-            training,
-            loss,
-            self.best_loss,
-            self.best_step,
-        )
 
 
 def _settings(name: str, steps: int | None) -> Recipe:

@@ -1,0 +1,172 @@
+"""The task of the stack network: the displacement of all dates of a stack."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from cube_denoise import evaluate
+from cube_denoise.conventions import X, Y, phase_to_displacement, years_since
+from cube_denoise.corrections.series import dates_of, stack_of
+from cube_denoise.device import outputs_of
+from cube_denoise.model_card import CardText
+from cube_denoise.models.stack_loss import stack_loss
+from cube_denoise.simulate.assembly import Scene
+from cube_denoise.simulate.seeds import split_seed
+from cube_denoise.simulate.stack import simulate_stack
+from cube_denoise.stack_samples import StackBatch, StackSampling, stack_batches
+from cube_denoise.training.task import Setup
+
+DATES = (12, 20, 30)
+"""Of the stacks that are scored, in turn."""
+RATIOS = (0.1, 1.0)
+"""Their ratios of powers, deformation over noise (`simulate_stack`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackTask:
+    """Displacement and its spread from simulated stacks (`training.task`)."""
+
+    sampling: StackSampling = field(default_factory=StackSampling)
+    """What stacks are drawn."""
+
+    def draw(self, setup: Setup, split: str, number: int) -> StackBatch:
+        """See `Task.draw`.
+
+        Raises
+        ------
+        ValueError
+            If a recipe or real noise is asked for: this task has neither.
+        """
+        if setup.recipe is not None or setup.noise:
+            raise ValueError(
+                f"recipe={setup.recipe!r}: a stack network is trained on stacks of its "
+                "own simulation; give neither a recipe nor noise"
+            )
+        drawn = stack_batches(self.sampling, split=split, seed=setup.seed, start=number)
+        return next(drawn)
+
+    def loss(self, model: Any, batch: Any) -> torch.Tensor:
+        """See `Task.loss`: that of `models.stack_loss`."""
+        displacement, std = model(*batch[:5])
+        return stack_loss(
+            displacement.float(),
+            std.float(),
+            batch.displacement,
+            batch.series,
+            batch.visible,
+        )
+
+    def scores(self, model: Any) -> dict[str, float]:
+        """See `Task.scores`."""
+        return held_out_scores(model)
+
+    def card(self, model: Any) -> CardText:
+        """See `Task.card`."""
+        how = self.sampling
+        return CardText(
+            purpose="Estimates the displacement of every date of a stack, and its "
+            "standard deviation, from all dates at once.",
+            inputs="displacement series with gaps, times, elevation, mean coherence; "
+            "in units of the stack's own noise",
+            samples="simulated stacks only (`cube_denoise.stack_samples`)",
+            batch=f"{how.volume:,} pixels times dates, {how.dates[0]} to "
+            f"{how.dates[1]} dates of {min(how.sides)} to {max(how.sides)} pixels a "
+            "side",
+            objective="logarithm of the rms error of each stack in units of its noise, "
+            "and a quantile loss of its standard deviation (`models.stack_loss`)",
+            judged="Medians over simulated stacks of seeds that training never draws, "
+            f"128 x 128 pixels, {', '.join(map(str, DATES))} dates, power of "
+            f"deformation over power of noise from {RATIOS[0]:g} to {RATIOS[1]:g}; "
+            "false alarms on stacks without deformation; each date less its mean over "
+            "the map, each pixel less its mean over time",
+            limits=(
+                "Trained on simulated noise: another spectrum, amplitude or season "
+                "than the simulator's makes it worse, and its standard deviation "
+                "wrong.",
+                "A mean over the map on a date is no deformation to it, nor is a "
+                "constant in time.",
+                "Steps and transients are smoothed where the noise hides them.",
+            ),
+        )
+
+
+def held_out_scores(model: Any, *, count: int = 18) -> dict[str, float]:
+    """Scores on simulated stacks of the test split, which training never draws.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Stack network in eval mode, on the CPU.
+    count : int
+        Deforming stacks; a third as many without deformation are added.
+
+    Returns
+    -------
+    dict
+        Medians: rms error of raw series and estimate (mm), its relative reduction,
+        amplitude slope, false alarms of raw series and estimate (mm), and the share of
+        errors within the standard deviation.
+    """
+    rows, held, quiet = [], [], []
+    low, high = np.log(RATIOS)
+    for k in range(count):
+        seed = split_seed("test", 2, k)
+        ratio = float(np.exp(np.random.default_rng(seed).uniform(low, high)))
+        scene = simulate_stack(seed=seed, dates=DATES[k % len(DATES)], snr=ratio)
+        raw, estimate, std = seen_by(model, scene)
+        truth = centred(scene.truth["displacement"].values)
+        errors = [1e3 * evaluate.rms_error(a, truth) for a in (raw, estimate)]
+        slope = evaluate.amplitude_slope(estimate, truth)
+        rows.append((*errors, 1 - errors[1] / errors[0], slope))
+        held.append(float(np.nanmean(np.abs(estimate - truth) < std)))
+    for k in range(count // 3):
+        scene = simulate_stack(
+            seed=split_seed("test", 3, k), dates=DATES[k % len(DATES)], amplitude=0
+        )
+        raw, estimate, _ = seen_by(model, scene)
+        quiet.append([1e3 * evaluate.false_alarm(a) for a in (raw, estimate)])
+    names = (
+        "rms_error_raw_mm",
+        "rms_error_corrected_mm",
+        "rms_error_reduction",
+        "amplitude_slope",
+        "false_alarm_raw_mm",
+        "false_alarm_corrected_mm",
+        "coverage_68",
+    )
+    values = (*np.median(rows, 0), *np.median(quiet, 0), np.mean(held))
+    return {n: round(float(v), 4) for n, v in zip(names, values, strict=True)}
+
+
+def seen_by(model: Any, scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Series of a scene, the network's estimate and its standard deviation.
+
+    Both centred; m, NaN where the series has no data, shape (dates, rows, columns).
+    """
+    cube = scene.cube
+    stack = stack_of(cube)
+    whole = {Y: slice(0, cube.sizes[Y]), X: slice(0, cube.sizes[X])}
+    phase = dates_of(cube, whole, stack)
+    series = phase_to_displacement(phase, float(cube.attrs["wavelength"]))
+    visible = np.isfinite(series)
+    estimate, std = outputs_of(
+        model,
+        (
+            np.where(visible, series, 0).astype("float32"),
+            visible,
+            years_since(stack.times, stack.times[0]).astype("float32"),
+            cube["elevation"].values.astype("float32"),
+            np.nan_to_num(cube["coherence"].mean("pair").values, nan=0.5),
+        ),
+        device="cpu",
+        threads=torch.get_num_threads(),
+    )
+    return centred(series), centred(np.where(visible, estimate, np.nan)), std
+
+
+def centred(series: np.ndarray) -> np.ndarray:
+    """Each date less its mean over the map, then each pixel less its mean over time."""
+    series = series - np.nanmean(series, (1, 2), keepdims=True)
+    return np.asarray(series - np.nanmean(series, 0, keepdims=True))
