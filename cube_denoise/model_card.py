@@ -62,11 +62,12 @@ def model_card(
         "## Training",
         f"    cube-denoise train {name} {name} {' '.join(options)}",
         f"{samples}\n{origin}",
-        f"{training['steps']} steps of {text.batch}: {text.objective}. AdamW, learning "
-        f"rate up to {training['learning_rate']:g} and down to 0 as a cosine, weight "
-        f"decay {training['weight_decay']:g}. The weights are a moving average (decay "
-        f"{training['average']:g}) at step {training['best_step']}, where the held-out "
-        f"loss was lowest: {training['held_out_loss']:g} (`curves.csv`).",
+        f"{training['steps_taken']} steps of {text.batch}: {text.objective}. AdamW, "
+        f"learning rate up to {training['learning_rate']:g} and down to 0 as a cosine, "
+        f"weight decay {training['weight_decay']:g}. The weights, stored as float16, "
+        f"are a moving average (decay {training['average']:g}) at step "
+        f"{training['best_step']}, where the held-out loss was lowest: "
+        f"{training['held_out_loss']:g} (`curves.csv`).",
         f"Seed {training['seed']}; {training['minutes']} minutes on "
         f"{training['hardware']}; torch {training['torch']}.",
         "## Held-out scores",

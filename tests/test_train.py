@@ -354,6 +354,8 @@ def test_best_weights_are_kept_and_patience_ends_the_run(
     model = trained("toy", tmp_path / "model")
     assert [r["step"] for r in curve_of(tmp_path / "model")] == list(seen)
     assert max(seen) == last
+    card = (tmp_path / "model/README.md").read_text()
+    assert f"{last} steps of 4 slopes" in card and f"at step {best}," in card
     config = json.loads((tmp_path / "model/config.json").read_text())
     assert config["training"]["best_step"] == best
     for key, value in seen[best].items():

@@ -72,7 +72,8 @@ class PairTask:
             "unwrapped interferogram.",
             inputs=f"input channels {', '.join(model.config.inputs)}; "
             f'"{model.config.normalisation}" scaling of the whole pair',
-            samples="simulated pairs only (`cube_denoise.simulate.pair`)",
+            samples="simulated pairs only (`cube_denoise.simulate.pair`), "
+            f"{self.signals.pure_noise:.0%} of them without deformation",
             batch=f"{self.batch} patches of {self.patch} x {self.patch} pixels",
             objective=self.objective,
             judged="Medians over simulated pairs of seeds that training never draws, "

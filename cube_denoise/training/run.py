@@ -113,7 +113,9 @@ def train(
     model = zoo.create_model(name)
     model.load_state_dict(fit.best)
     model.half().float().eval()
+    log.info("%s: scores on held-out samples", name)
     training: dict[str, Any] = identity | {
+        "steps_taken": learner.done,
         "best_step": fit.best_step,
         "held_out_loss": round(fit.best_loss, 6),
         "minutes": round(fit.seconds / 60, 1),
