@@ -40,7 +40,7 @@ from cube_denoise.time_models import TimeModel
 from cube_denoise.unwrapping import loop_constants
 from cube_denoise.velocity import STATEMENTS, coverage_statement
 
-BLOCK_MEMORY = 3 << 27
+BLOCK_MEMORY = 3 << 26
 """Bytes up to which the pairs of more than a chunk are read at once."""
 
 
@@ -280,16 +280,18 @@ def check_inversion(cube: xr.Dataset, settings: Settings, variable: str | None) 
 def inversion_block(cube: xr.Dataset) -> tuple[int, int]:
     """Rows and columns of the windows that `cube` is best inverted in, px.
 
-    As many rows of chunks as fit into `BLOCK_MEMORY`, a shard wide, since they follow
-    each other in the shard and are read at one request per pair; else a chunk.
+    Chunks that follow each other in a shard are read at one request per pair: as many
+    rows of them as fit into `BLOCK_MEMORY`, a shard wide; else a part of a row; one
+    chunk at least.
     """
     shard, chunk = int(cube.attrs["shard"]), int(cube.attrs["chunk"])
     layers = 1 + ("coherence" in cube)
-    row = 4 * layers * cube.sizes[PAIR] * min(shard, cube.sizes[X])
-    for rows in range(shard, 0, -chunk):
-        fits = row * min(rows, cube.sizes[Y]) <= BLOCK_MEMORY
-        if fits and shard % rows == 0:
-            return rows, shard
+    pixel = 4 * layers * cube.sizes[PAIR]
+    parts = [k for k in range(shard, 0, -chunk) if shard % k == 0]
+    for rows, columns in [(k, shard) for k in parts] + [(chunk, k) for k in parts]:
+        pixels = min(rows, cube.sizes[Y]) * min(columns, cube.sizes[X])
+        if pixel * pixels <= BLOCK_MEMORY:
+            return rows, columns
     return chunk, chunk
 
 
