@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import math
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from cube_denoise.models.samplers import (
     matched_start,
     noised_start,
     sample,
+    weighted_mean,
 )
 
 SHAPE = (32, 32)
@@ -305,10 +307,41 @@ def test_noise_of_members_is_the_same_for_every_map():
     assert not torch.equal(first, second)
 
 
-@pytest.mark.parametrize("options", [{}, {"sampler": "ancestral"}, MATCHED])
-def test_new_network_removes_nothing(options):
-    steps = 1 if options is MATCHED else 4
-    model = DiffusionDenoiser(DiffusionConfig(**SMALL | options, steps=steps)).eval()
+def test_weighted_mean_is_the_best_of_two_observations():
+    """Regression of the truth on both, the truth having no spectrum of its own."""
+    generator = source(15)
+    truth, one, other = 30 * torch.rand(3, 1, 1, 200, 200, generator=generator)
+    one, other = (v.normal_(generator=generator) for v in (one, other))
+    kept, level = 0.6, 0.7
+    state = kept**0.5 * truth + (1 - kept) ** 0.5 * one
+    mean, spread = weighted_mean(state, kept, truth + level * other, level)
+    assert float((mean - truth).std()) == pytest.approx(float(spread), rel=0.01)
+    assert spread**-2 == pytest.approx(level**-2 + kept / (1 - kept))
+    alone, spread = weighted_mean(state, kept, truth, math.inf)
+    torch.testing.assert_close((alone - truth) / spread, one, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "steps", "share"),
+    [("ancestral", 100, 0.97), ("ddim", 100, 0.985), ("ddim", 8, 0.82)],
+)
+def test_new_network_draws_noise_about_the_interferogram(sampler, steps, share):
+    """It is exact for a truth of which nothing is known: all of `level` is left.
+
+    Few steps leave less: at 8, standard deviations are 18 % too small.
+    """
+    options = {"level": 0.7, "sampler": sampler, "steps": steps, "members": 60}
+    model = DiffusionDenoiser(DiffusionConfig(**SMALL | options, noise="white"))
+    x = torch.randn(1, 4, 16, 16, generator=source(9))
+    with torch.inference_mode():
+        members = model.eval().ensemble(x) - x[:, :1]
+    spread = float(members.square().mean().sqrt())
+    assert spread == pytest.approx(0.7 * share, rel=0.03)
+    assert float(members.mean(1).square().mean().sqrt()) < 1.5 * spread / 60**0.5
+
+
+def test_new_prior_removes_nothing_in_one_step():
+    model = DiffusionDenoiser(DiffusionConfig(**SMALL | MATCHED, steps=1)).eval()
     x = torch.randn(2, 4, 20, 20, generator=source(9))
     with torch.inference_mode():
         assert model(x).abs().max() < 1e-5
@@ -332,16 +365,18 @@ def batch_of(count=4, side=24):
     return inputs, noise, valid
 
 
-def test_loss_of_a_network_that_says_zero():
-    """It is the power of what must be estimated, over valid pixels."""
-    inputs, noise, valid = batch_of()
-    conditional = DiffusionDenoiser(DiffusionConfig(**SMALL))
-    loss = conditional.loss(inputs, noise, valid, generator=source(12))
-    power = float((noise.square() * valid).sum() / valid.sum())
-    assert loss.item() == pytest.approx(power)
-    prior = DiffusionDenoiser(DiffusionConfig(**SMALL | MATCHED, noise="white"))
-    loss = prior.loss(inputs, noise, valid, generator=source(12))
-    assert loss.item() == pytest.approx(1, abs=0.1)
+@pytest.mark.parametrize("options", [{}, MATCHED | {"noise": "white"}])
+def test_loss_of_a_network_that_says_zero(options):
+    """What is left to estimate has unit variance at any step; gaps do not count."""
+    inputs, noise, valid = batch_of(count=64)
+    model = DiffusionDenoiser(DiffusionConfig(**SMALL | options))
+    losses = []
+    for wrong in (0.0, 50.0):
+        truth = inputs[:, :1] - noise + wrong * (1 - valid)
+        noisy = torch.cat([truth + noise, inputs[:, 1:]], 1)
+        losses.append(model.loss(noisy, noise, valid, generator=source(12)).item())
+    assert losses[0] == pytest.approx(1, abs=0.05)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
 def test_loss_is_random_by_the_generator_alone():

@@ -7,6 +7,7 @@ has the spectrum of turbulence ("correlated").
 """
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -19,6 +20,7 @@ from cube_denoise.models.samplers import (
     matched_start,
     noised_start,
     sample,
+    weighted_mean,
 )
 from cube_denoise.models.unet import UNet, UNetConfig, mean_square
 
@@ -47,13 +49,14 @@ class DiffusionConfig:
     taken for the diffusion's (`samplers.matched_start`). "noised": from the
     interferogram with more noise added (`samplers.noised_start`, the poster's way)."""
     level: float = 1.0
-    """For "matched": standard deviation of the noise, normalised."""
+    """Standard deviation of the noise of the interferogram, normalised."""
     strength: float = 0.25
     """For "noised": share of the steps that noise is added for."""
     sampler: str = "ddim"
     """"ddim" or "ancestral"."""
     steps: int = 8
-    """Network runs per sample; 1 from a matched start is the one-step prediction."""
+    """Network runs per sample; 1 from a matched start is the one-step prediction. Few
+    draw too little noise: by DDIM, 8 leave 0.82 of the spread and 16 leave 0.91."""
     members: int = 4
     """Samples per interferogram."""
     seed: int = 0
@@ -90,9 +93,11 @@ class DiffusionConfig:
 class DiffusionDenoiser(nn.Module):
     """Estimate the noise of an interferogram by the mean of samples of what is left.
 
-    What the U-Net in it estimates is, if conditional, the noise of the interferogram
-    (so that a new network removes nothing); if not, the noise of the diffusion, as in
-    DDPM.
+    The U-Net in it estimates what is wrong with `samplers.weighted_mean` of the
+    interferogram and of the state of the diffusion; if not conditional, of the state
+    alone, which is the noise of the diffusion as in DDPM. A new conditional network
+    knows of no deformation: its samples are the interferogram with noise of
+    ``config.level`` about it.
 
     Parameters
     ----------
@@ -115,6 +120,7 @@ class DiffusionDenoiser(nn.Module):
                 time=True,
             )
         )
+        self._level = c.level if c.conditional else math.inf
         self.smallest_side = self.network.smallest_side
         """Pixels a side that a map must have at least."""
 
@@ -156,10 +162,9 @@ class DiffusionDenoiser(nn.Module):
         def denoiser(state: torch.Tensor, step: int) -> torch.Tensor:
             steps = torch.full((len(state),), step, device=state.device)
             found = self._estimate(state, repeated, steps).to(state.dtype)
-            if c.conditional:
-                return noisy - found
             kept = float(SCHEDULE.alpha_bar[step])
-            return (state - (1 - kept) ** 0.5 * found) / kept**0.5
+            mean, spread = weighted_mean(state, kept, noisy, self._level)
+            return mean - spread * found
 
         clean = sample(
             denoiser,
@@ -199,9 +204,13 @@ class DiffusionDenoiser(nn.Module):
         added = NOISES[self.config.noise].fields(
             count, shape, generator=generator, device=here
         )
-        state = SCHEDULE.add_noise(inputs[:, :1] - noise, added, steps)
+        clean = inputs[:, :1] - noise
+        state = SCHEDULE.add_noise(clean, added, steps)
+        mean, spread = weighted_mean(
+            state, SCHEDULE.kept(steps, state), inputs[:, :1], self._level
+        )
         found = self._estimate(state, inputs, steps).float()
-        return mean_square(found - (noise if self.config.conditional else added), valid)
+        return mean_square(found - (mean - clean) / spread, valid)
 
     def _estimate(
         self, state: torch.Tensor, inputs: torch.Tensor, steps: torch.Tensor

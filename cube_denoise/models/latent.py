@@ -15,13 +15,16 @@ from torch.nn import functional
 
 from cube_denoise.models.coloured import NOISES, member_noise
 from cube_denoise.models.diffusion import SCHEDULE
-from cube_denoise.models.samplers import sample
+from cube_denoise.models.samplers import sample, weighted_mean
 from cube_denoise.models.unet import Blocks, UNet, UNetConfig, mean_square, zero
 
 FACTOR = 4
 """Pixels per latent pixel along a side."""
 KL_WEIGHT = 1e-6
 """Of the divergence from unit variance, beside the absolute error."""
+LEVEL = 1.0
+"""Standard deviation of an interferogram's noise in latents, those of the truth being
+1."""
 FIRST_LOG_VARIANCE = -8.0
 """Of a new autoencoder's latents: too little to blur what it keeps."""
 ERROR_LIMIT = 1e-3
@@ -174,8 +177,8 @@ class LatentConfig:
 class LatentDenoiser(nn.Module):
     """Estimate noise by conditional diffusion, white, in the latents of a map.
 
-    A new one removes what the autoencoder loses, and no more. The autoencoder is
-    trained first (`AutoencoderKL.loss`) and then taken over (`adopt`).
+    The U-Net in it estimates what that of `diffusion.DiffusionDenoiser` does. The
+    autoencoder is trained first (`AutoencoderKL.loss`) and then taken over (`adopt`).
 
     Parameters
     ----------
@@ -268,7 +271,9 @@ class LatentDenoiser(nn.Module):
             found = self.network(
                 torch.cat([state, noisy, given], 1), time.to(state.device)
             )
-            return noisy - found.to(state.dtype)
+            kept = float(SCHEDULE.alpha_bar[step])
+            mean, spread = weighted_mean(state, kept, noisy, LEVEL)
+            return mean - spread * found.to(state.dtype)
 
         times = SCHEDULE.times(c.steps)
         latents = sample(denoiser, draw(), schedule=SCHEDULE, times=times)
@@ -283,7 +288,7 @@ class LatentDenoiser(nn.Module):
         *,
         generator: torch.Generator | None = None,
     ) -> torch.Tensor:
-        """Mean square error of the noise in the latents, at random steps.
+        """Mean square error of the U-Net's estimate at random steps.
 
         The autoencoder is not trained with it.
 
@@ -306,8 +311,9 @@ class LatentDenoiser(nn.Module):
         state = SCHEDULE.add_noise(clean, added, steps)
         time = (steps + 1) / SCHEDULE.steps
         found = self.network(torch.cat([state, noisy, given], 1), time).float()
+        mean, spread = weighted_mean(state, SCHEDULE.kept(steps, state), noisy, LEVEL)
         weight = functional.avg_pool2d(valid, FACTOR)
-        return mean_square(found - (noisy - clean), weight)
+        return mean_square(found - (mean - clean) / spread, weight)
 
     def _conditions(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Latents of the noisy displacement, in units; the other inputs, as small."""

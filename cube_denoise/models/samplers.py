@@ -8,6 +8,7 @@ ancestral step adds as well as what it starts from (Voleti et al., 2022).
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -63,11 +64,15 @@ class NoiseSchedule:
         """Noise over signal after each step, sqrt((1 - ab) / ab), float64, (T,)."""
         return ((1 - self.alpha_bar) / self.alpha_bar).sqrt()
 
+    def kept(self, step: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """`alpha_bar` of every map of a batch `like` this, (batch, 1, 1, 1)."""
+        return self.alpha_bar[step.cpu()].to(like)[:, None, None, None]
+
     def add_noise(
         self, clean: torch.Tensor, noise: torch.Tensor, step: torch.Tensor
     ) -> torch.Tensor:
         """x_t of every map of a batch, each at its own step, (batch,)."""
-        kept = self.alpha_bar[step.cpu()].to(clean)[:, None, None, None]
+        kept = self.kept(step, clean)
         return kept.sqrt() * clean + (1 - kept).sqrt() * noise
 
     def matched_step(self, level: float) -> int:
@@ -139,6 +144,43 @@ def sample(
         if noise is not None and spread > 0:
             x = x + spread**0.5 * noise()
     return x
+
+
+def weighted_mean(
+    state: torch.Tensor, kept: Any, noisy: torch.Tensor, level: float
+) -> tuple[torch.Tensor, Any]:
+    r"""Clean map by its two observations, each weighted by its accuracy.
+
+    .. math:: b = k\, x_t / \sqrt{\bar\alpha_t} + (1 - k)\, y,\quad
+              k = \frac{l^2}{l^2 + v_t},\quad
+              v_t = \frac{1 - \bar\alpha_t}{\bar\alpha_t}
+
+    A network has left to estimate ``(b - x_0) / sqrt(k v_t)``, which is of unit size
+    at every step (preconditioning as of Karras et al., 2022, but with y). Without y,
+    l infinite, that is the noise in x_t, as in DDPM.
+
+    Parameters
+    ----------
+    state : torch.Tensor, shape (batch, channels, y, x)
+        x_t.
+    kept : float or torch.Tensor
+        alpha bar at its step.
+    noisy : torch.Tensor, shape of `state`
+        y.
+    level : float
+        l, the standard deviation of the noise in y.
+
+    Returns
+    -------
+    mean : torch.Tensor
+        b.
+    spread : as `kept`
+        Its standard deviation, sqrt(k v_t).
+    """
+    variance = (1 - kept) / kept
+    weight = 1 / (1 + variance / level**2)
+    mean = weight * state / kept**0.5 + (1 - weight) * noisy
+    return mean, (weight * variance) ** 0.5
 
 
 def matched_start(
