@@ -175,7 +175,7 @@ class TransposedAttention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps (batch, channels, y, x) to maps of that shape."""
-        q, k, v = self.depthwise(self.qkv(x)).flatten(2).chunk(3, 1)
+        q, k, v = (p.flatten(2) for p in _filtered(x, self.qkv, self.depthwise, 3))
         q, k = (part.unflatten(1, (self.heads, -1)) for part in (q, k))
         lengths = torch.linalg.vector_norm(q, dim=-1)[..., :, None]
         lengths = lengths * torch.linalg.vector_norm(k, dim=-1)[..., None, :]
@@ -200,8 +200,24 @@ class GatedFeedForward(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps (batch, channels, y, x) to maps of that shape."""
-        gate, value = self.depthwise(self.expand(x)).chunk(2, 1)
+        gate, value = _filtered(x, self.expand, self.depthwise, 2)
         return self.project(functional.gelu(gate) * value)
+
+
+def _filtered(
+    x: torch.Tensor, mix: nn.Conv2d, depthwise: nn.Conv2d, parts: int
+) -> list[torch.Tensor]:
+    """Cut the channels of ``depthwise(mix(x))`` into equal parts.
+
+    One after the other: what is in between is the widest that the network holds.
+    """
+    kernels = zip(mix.weight.chunk(parts), depthwise.weight.chunk(parts), strict=True)
+    return [
+        functional.conv2d(
+            functional.conv2d(x, mixing), filters, padding=1, groups=len(filters)
+        )
+        for mixing, filters in kernels
+    ]
 
 
 def _conv(inputs: int, outputs: int, size: int, *, groups: int = 1) -> nn.Conv2d:
