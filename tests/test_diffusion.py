@@ -247,9 +247,9 @@ MATCHED = {"conditional": False, "start": "matched", "members": 1}
 WAYS = [
     {},
     {"sampler": "ancestral", "noise": "white", "members": 2},
-    {"start": "noised"},
+    {"conditional": False, "start": "noised"},
     MATCHED,
-    {"conditional": False, "start": "noised", "sampler": "ancestral"},
+    {"conditional": False, "start": "matched", "sampler": "ancestral"},
 ]
 
 
@@ -424,8 +424,9 @@ def test_conditional_network_learns():
         ({"noise": "pink"}, "noise='pink' must be one of"),
         ({"start": "there"}, "start='there'"),
         ({"sampler": "euler"}, "sampler='euler'"),
-        ({"conditional": False}, "would not look at the"),
-        ({"start": "matched"}, "members=4"),
+        ({"conditional": False}, "start='noise' with conditional=False"),
+        ({"start": "matched"}, "start='matched' with conditional=True"),
+        (MATCHED | {"members": 4}, "members=4"),
         ({"members": 0}, "members=0"),
         ({"strength": 1.5}, "strength=1.5"),
     ],
@@ -436,7 +437,9 @@ def test_settings_that_make_no_sense_are_refused(options, message):
 
 
 def test_configuration_round_trip():
-    config = DiffusionConfig(channels=(6, 8), members=3, start="noised")
+    config = DiffusionConfig(
+        channels=(6, 8), members=3, start="noised", conditional=False
+    )
     read = json.loads(json.dumps(dataclasses.asdict(config)))
     again = {k: tuple(v) if isinstance(v, list) else v for k, v in read.items()}
     assert DiffusionConfig(**again) == config

@@ -45,9 +45,10 @@ class DiffusionConfig:
     noise: str = "correlated"
     """Kind, of `coloured.NOISES`."""
     start: str = "noise"
-    """"noise": from noise alone. "matched": from the interferogram, whose noise is
-    taken for the diffusion's (`samplers.matched_start`). "noised": from the
-    interferogram with more noise added (`samplers.noised_start`, the poster's way)."""
+    """"noise": from noise alone, if conditional. If not, "matched": from the
+    interferogram, whose noise is taken for the diffusion's (`samplers.matched_start`),
+    or "noised": from the interferogram with more noise added (`samplers.noised_start`,
+    the poster's way)."""
     level: float = 1.0
     """Standard deviation of the noise of the interferogram, normalised."""
     strength: float = 0.25
@@ -72,10 +73,11 @@ class DiffusionConfig:
             value = getattr(self, name)
             if value not in choices:
                 raise ValueError(f"{name}={value!r} must be one of {choices}")
-        if not self.conditional and self.start == "noise":
+        if self.conditional != (self.start == "noise"):
             raise ValueError(
-                "start='noise' with conditional=False would not look at the "
-                "interferogram: start from 'matched' or 'noised'"
+                f"start={self.start!r} with conditional={self.conditional}: networks "
+                "that are given the interferogram start from 'noise', others from the "
+                "interferogram ('matched' or 'noised')"
             )
         drawn = self.start != "matched" or self.sampler == "ancestral"
         if not drawn and self.members != 1:
