@@ -1,6 +1,5 @@
 """Samples of whole stacks with known truth, drawn from the simulator on the fly."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -60,7 +59,7 @@ class StackSampling:
     """Fewest and most; log-uniform; at most 48."""
     volume: int = 64 * 64 * 80
     """Pixels times dates of a batch: the number of stacks follows."""
-    bank: int = 256
+    bank: int = 128
     """Different stacks of delays; of sources, twice as many."""
     at_rest: float = 0.1
     """Without deformation."""
@@ -75,36 +74,35 @@ class StackSampling:
     of two stacks mixed."""
 
 
-def stack_batches(
+def stack_batch(
+    number: int,
     sampling: StackSampling | None = None,
     *,
     split: str,
     seed: int,
-    start: int = 0,
-) -> Iterator[StackBatch]:
-    """Endless batches of simulated stacks.
+) -> StackBatch:
+    """Batch `number` of simulated stacks, which depends on (split, seed, number) alone.
 
     Delays and sources are those of `simulate_stack`, on pixels of 50 to 250 m, some
     hundreds of each, drawn once: every stack combines the delays of one, on some of its
     dates, with one to four sources, each with a history of its own; a part of the area
     or all of it, coarsened, turned, mirrored, reversed in time and of either sign at
     random. The deformation has a ratio of powers to the noise that is log-uniform in
-    `RATIOS`, or a peak log-uniform in `AMPLITUDES`. Batch k depends on
-    (split, seed, k) alone.
+    `RATIOS`, or a peak log-uniform in `AMPLITUDES`.
 
     Parameters
     ----------
+    number : int
+        From 0.
     sampling : StackSampling, optional
         What is drawn; the defaults of the class when not given.
     split : {"train", "validation", "test"}
         Which seeds to draw from.
     seed : int
         Seed of the run.
-    start : int
-        First batch to give.
 
-    Yields
-    ------
+    Returns
+    -------
     StackBatch
 
     Raises
@@ -117,11 +115,16 @@ def stack_batches(
         raise ValueError(
             f"sides={how.sides} must be at most {SIDE}, dates={how.dates} {DATES}"
         )
-    number = start
-    while True:
-        rng = np.random.default_rng(split_seed(split, seed, number, len(KINDS)))
-        yield _batch(how, _Bank(split, seed, how.bank), rng)
-        number += 1
+    rng = np.random.default_rng(split_seed(split, seed, number, len(KINDS)))
+    bank = _Bank(split, seed, how.bank)
+    side = int(rng.choice(how.sides))
+    low, high = np.log([how.dates[0], how.dates[1] + 1])
+    most = max(how.dates[0], how.volume // (side * side))
+    count = min(int(np.exp(rng.uniform(low, high))), most)
+    stacks = max(1, round(how.volume / (side * side * count)))
+    drawn = [_Drawing(how, bank, rng, count, side).stack() for _ in range(stacks)]
+    fields = (torch.from_numpy(np.stack(a)) for a in zip(*drawn, strict=True))
+    return StackBatch(*fields)
 
 
 class _Air(NamedTuple):
@@ -222,17 +225,6 @@ def _wrong(split: str, seed: int, number: int) -> np.ndarray:
 
 def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
     return float(np.exp(rng.uniform(*np.log(bounds))))
-
-
-def _batch(how: StackSampling, bank: _Bank, rng: np.random.Generator) -> StackBatch:
-    side = int(rng.choice(how.sides))
-    low, high = np.log([how.dates[0], how.dates[1] + 1])
-    most = max(how.dates[0], how.volume // (side * side))
-    count = min(int(np.exp(rng.uniform(low, high))), most)
-    stacks = max(1, round(how.volume / (side * side * count)))
-    drawn = [_Drawing(how, bank, rng, count, side).stack() for _ in range(stacks)]
-    fields = (torch.from_numpy(np.stack(a)) for a in zip(*drawn, strict=True))
-    return StackBatch(*fields)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ FLOORS = (
     "inversion.continuation inversion.elimination inversion.gaps "
     "inversion.incremental inversion.kernel inversion.lanes inversion.robust "
     "inversion.solver inversion.spread inversion.tiles models.dncnn models.registry "
-    "models.stack models.stack_features "
+    "models.stack models.stack_features models.stack_loss "
     "models.zoo network normalise pair_variances places progress raster_access "
     "same_pixels "
     "models.autoencoder models.restormer models.swinir "
@@ -59,7 +59,7 @@ FLOORS = (
     "evaluate.record evaluate.report evaluate.station_pictures evaluate.tables ingest "
     "planned_cube steps training training.checkpoint training.fit training.generative "
     "training.learner training.loader training.pairs training.recipe training.run "
-    "training.task warm",
+    "training.stacks training.task warm",
     # 5: composed.
     "demo dry_run job pipeline update",
     # 6: thin.

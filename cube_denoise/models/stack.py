@@ -6,9 +6,9 @@ of each to take. Nothing of it is from a paper: time-dependent shrinkage of the 
 a Laplacian pyramid (Burt and Adelson, 1983), with learnt weights.
 """
 
-import itertools
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -16,8 +16,10 @@ from torch.nn import functional
 
 from cube_denoise.models.stack_features import Features, candidate_count, features
 
-SCALARS = 13
+SCALARS = 22
 """Input channels beside the candidates."""
+TRUST = (0.0, 0.6, 0.0, 0.4, 0.5)
+"""Weights of `Features.evidence` at the start."""
 START = 2
 """The candidate the untrained network gives: a local line, as in `temporal-filter`."""
 
@@ -64,7 +66,7 @@ class StackNetwork(nn.Module):
         self.count = candidate_count(len(self.config.widths))
         self.stem = nn.Conv2d(self.count + SCALARS, widths[0], 3, padding=1)
         self.down = nn.ModuleList(
-            nn.Conv2d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths)
+            nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths)
         )
         self.encoder = nn.ModuleList(_Block(c) for c in widths)
         self.in_time = nn.ModuleList(
@@ -75,18 +77,14 @@ class StackNetwork(nn.Module):
             nn.ReLU(),
             nn.Linear(widths[-1], widths[-1]),
         )
-        self.join = nn.ModuleList(
-            nn.Conv2d(a + b, a, 1) for a, b in itertools.pairwise(widths)
-        )
+        self.join = nn.ModuleList(nn.Conv2d(a + b, a, 1) for a, b in pairwise(widths))
         self.decoder = nn.ModuleList(_Block(c) for c in widths[:-1])
-        self.heads = nn.ModuleList(nn.Conv2d(c, self.count + 1, 1) for c in widths)
-        self.finest = nn.Conv2d(widths[0], self.count + 1, 1)
-        for head in (*self.heads, self.finest):
-            assert isinstance(head, nn.Conv2d) and head.bias is not None
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
-            with torch.no_grad():
-                head.bias[START] = 1.0
+        self.evidence = nn.ModuleList(nn.Conv2d(len(TRUST), c, 1) for c in widths)
+        for layer in self.evidence:
+            assert isinstance(layer, nn.Conv2d)
+            nn.init.zeros_(layer.weight)
+        self.heads = nn.ModuleList(_Head(c, self.count) for c in widths)
+        self.finest = _Head(widths[0], self.count)
 
     def forward(
         self,
@@ -151,38 +149,40 @@ class StackNetwork(nn.Module):
 
     def _combine(self, found: Features) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalised estimate and logarithm of its spread, padded."""
-        batch, dates = found.candidates.shape[:2]
+        shape = found.candidates.shape[:2]
         pyramid = _pyramid(found.candidates, len(self.config.channels))
-        levels = self._decoded(found.inputs(pyramid[1]), found)
-        shape = (batch, dates)
+        # Of the same size: each band, and the means that it is the difference from.
+        bands = [a - _up(b) for a, b in pairwise(pyramid)] + [pyramid[-1]]
+        evidence = [found.evidence(band) for band in bands]
+        evidence[0] = functional.avg_pool2d(evidence[0], 2)
+        levels = self._decoded(found.inputs(pyramid[1]), evidence[1:], found)
         estimate: torch.Tensor | None = None
         for k in reversed(range(len(levels))):
-            weights = _exactly(self.heads[k], levels[k])
-            band = pyramid[k + 1]
-            if estimate is not None:
-                band = band - _up(pyramid[k + 2])
-            taken = (weights[:, :-1] * band.flatten(0, 1)).sum(1) + weights[:, -1]
+            weights, more = self.heads[k](levels[k], evidence[k + 1])
+            taken = (weights * bands[k + 1].flatten(0, 1)).sum(1) + more
             taken = taken.unflatten(0, shape)
             estimate = taken if estimate is None else _up(estimate) + taken
         assert estimate is not None
-        last = _exactly(self.finest, levels[0])
-        band = (pyramid[0] - _up(pyramid[1])).flatten(0, 1)
+        weights, log_std = self.finest(levels[0], evidence[0])
+        band = bands[0].flatten(0, 1)
         # One weight for 2 x 2 pixels: the finest band has no larger structure.
         n, c, y, x = band.shape
         fine = torch.einsum(
-            "ncyaxb,ncyx->nyaxb", band.view(n, c, y // 2, 2, x // 2, 2), last[:, :-1]
+            "ncyaxb,ncyx->nyaxb", band.view(n, c, y // 2, 2, x // 2, 2), weights
         )
         estimate = _up(estimate) + fine.reshape(n, y, x).unflatten(0, shape)
-        return estimate, _up(last[:, -1].unflatten(0, shape))
+        return estimate, _up(log_std.unflatten(0, shape))
 
-    def _decoded(self, x: torch.Tensor, found: Features) -> list[torch.Tensor]:
+    def _decoded(
+        self, x: torch.Tensor, evidence: list[torch.Tensor], found: Features
+    ) -> list[torch.Tensor]:
         """Features of every level, finest first, (batch * time, channels, y, x)."""
         batch = found.candidates.shape[0]
         x = x.contiguous(memory_format=torch.channels_last)
-        levels = [self.encoder[0](self.stem(x))]
-        for k, down in enumerate(self.down):
-            x = self.encoder[k + 1](down(levels[-1]))
-            levels.append(self.in_time[k](x, found))
+        levels = [self.encoder[0](self.stem(x) + self.evidence[0](evidence[0]))]
+        for k, down in enumerate(self.down, 1):
+            x = self.encoder[k](down(levels[-1]) + self.evidence[k](evidence[k]))
+            levels.append(self.in_time[k - 1](x, found))
         top = levels[-1].unflatten(0, (batch, -1))
         seen = found.seen[:, :, None, None, None]
         mean = (top * seen).sum((1, 3, 4)) / seen.sum((1, 3, 4)) / top[0, 0, 0].numel()
@@ -198,36 +198,50 @@ class StackNetwork(nn.Module):
         return levels
 
 
-def _exactly(head: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Apply in full precision: weights near one must be so to better than 1 %."""
-    with torch.autocast(x.device.type, enabled=False):
-        return head(x.to(next(head.parameters()).dtype))
+class _Head(nn.Module):
+    """Weights of the candidates of a band, and a last channel.
 
+    Those of the estimates of the whole displacement are positive and have a sum of at
+    most one: steady motion, which most candidates keep exactly, is kept as soon as
+    that sum is one. It starts as a Wiener filter would, at signal over noise. The
+    trends have weights of either sign.
+    """
 
-class _Norm(nn.Module):
-    """Layer normalisation over the channels of each pixel."""
-
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, candidates: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(channels)
+        # Shares of the candidates, trends, how much of it all, and the last channel.
+        self.layer = nn.Conv2d(channels, candidates + 2, 1)
+        self.trust = nn.Parameter(torch.tensor(TRUST))
+        assert self.layer.bias is not None
+        nn.init.zeros_(self.layer.weight)
+        nn.init.zeros_(self.layer.bias)
+        with torch.no_grad():
+            self.layer.bias[START] = 4.0
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    def forward(
+        self, x: torch.Tensor, evidence: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        # In full precision: weights must be right to better than 1 %.
+        with torch.autocast(x.device.type, enabled=False):
+            out = self.layer(x.to(self.trust.dtype))
+            prior = torch.einsum("nkyx,k->nyx", evidence, self.trust)[:, None]
+        shares, trends = out[:, :-5].softmax(1), out[:, -5:-2]
+        taken = (out[:, -2:-1] + prior).sigmoid()
+        return torch.cat([shares * taken, trends], 1), out[:, -1]
 
 
 class _Block(nn.Module):
-    """Residual block of two convolutions."""
+    """Residual block of two convolutions; no norm, for amplitudes are evidence."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = _Norm(channels)
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
         with torch.no_grad():
             self.second.weight *= 0.3
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.second(functional.relu(self.first(self.norm(x))))
+        return x + self.second(functional.relu(self.first(x)))
 
 
 class _Attention(nn.Module):
@@ -236,8 +250,9 @@ class _Attention(nn.Module):
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.norm = _Norm(channels)
-        self.project = nn.Linear(channels, 3 * channels)
+        self.norm = nn.LayerNorm(channels)
+        self.compare = nn.Linear(channels, 2 * channels)
+        self.value = nn.Linear(channels, channels)
         self.out = nn.Linear(channels, channels)
         self.apart = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, heads))
         with torch.no_grad():
@@ -247,10 +262,11 @@ class _Attention(nn.Module):
         batch, dates = found.years.shape
         channels, rows, columns = x.shape[1:]
         # (batch, pixels, dates, channels)
-        tokens = self.norm(x).permute(0, 2, 3, 1)
+        tokens = x.permute(0, 2, 3, 1)
         tokens = tokens.reshape(batch, dates, rows * columns, channels).transpose(1, 2)
-        parts = self.project(tokens).unflatten(-1, (3, self.heads, -1))
-        query, key, value = parts.permute(3, 0, 1, 4, 2, 5).unbind(0)
+        compared = self.compare(self.norm(tokens)).unflatten(-1, (2, self.heads, -1))
+        query, key = compared.permute(3, 0, 1, 4, 2, 5).unbind(0)
+        value = self.value(tokens).unflatten(-1, (self.heads, -1)).transpose(2, 3)
         bias = self.apart(found.apart).permute(0, 3, 1, 2).to(query.dtype)
         bias = bias.masked_fill(~found.seen_dates[:, None, None, :], -math.inf)
         mixed = functional.scaled_dot_product_attention(

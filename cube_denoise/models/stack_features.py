@@ -29,6 +29,8 @@ class Features:
     """(batch, time, candidates, y, x), padded."""
     gain: torch.Tensor
     """Standard deviation of the noise in them, (batch, time, candidates, 1, 1)."""
+    rough_gain: torch.Tensor
+    """Of the series less the second local line, (batch, time, 1, 1)."""
     scale: torch.Tensor
     """Noise level, m, (batch, 1, 1, 1)."""
     spread: torch.Tensor
@@ -59,6 +61,29 @@ class Features:
         """Less the mean of every date over the map and of every pixel over dates."""
         return centred(series, self.seen_dates)
 
+    def evidence(self, band: torch.Tensor) -> torch.Tensor:
+        """Logarithm of what is in a band over the noise that must be in it.
+
+        The spectrum of the noise is that of what is rough in time. Five channels: the
+        line, the second local line and the series around each pixel, the second local
+        line on the date, the line in the stack; (batch * time, 5, y, x).
+        """
+        seen = self.seen_dates.to(band.dtype)[:, :, None, None]
+        some = [0, 2, self.itself]
+        rough = (band[:, :, self.itself] - band[:, :, 2]) / self.rough_gain
+        noise = (rough**2 * seen).mean((2, 3)).sum(1) / seen.sum(1)[:, 0, 0] + 1e-6
+        power = (band[:, :, some] / self.gain[:, :, some]) ** 2
+        power = power / noise[:, None, None, None, None]
+        local = functional.avg_pool2d(
+            power.flatten(0, 1), 5, stride=1, padding=2, count_include_pad=False
+        )
+        dates = power[:, :, 1:2].mean((3, 4), keepdim=True)
+        stack = power[:, :, :1].mean((3, 4), keepdim=True)
+        stack = (stack * seen[:, :, None]).sum(1, keepdim=True)
+        stack = stack / seen[:, :, None].sum(1, keepdim=True)
+        wide = [a.expand(power[:, :, :1].shape).flatten(0, 1) for a in (dates, stack)]
+        return torch.log(torch.cat([local, *wide], 1) + 0.05) / 2
+
     def inputs(self, half: torch.Tensor) -> torch.Tensor:
         """Channels of the network, (batch * time, channels, y/2, x/2)."""
         shape = (*half.shape[:2], -1, *half.shape[3:])
@@ -67,14 +92,18 @@ class Features:
         fine = functional.avg_pool2d(fine.flatten(0, 1), 2).unflatten(0, half.shape[:2])
         evidence = torch.asinh(half / self.gain)
         detail = torch.asinh(fine / self.gain[:, :, some])
+        main = [0, 2, self.itself, self.itself + 3, self.itself + 5]
+        size = evidence[:, :, main].abs()
+        level = torch.log(size[:, :, :4].mean((3, 4)) + 0.1)
         by_date = torch.stack(
             [torch.log(self.spread), self.seen_dates.float(), self.position], 2
         )
         numbers = torch.cat(
-            [by_date, self.stack_wide[:, None].expand(-1, half.shape[1], -1)], 2
+            [by_date, level, self.stack_wide[:, None].expand(-1, half.shape[1], -1)], 2
         )
         channels = [
             evidence,
+            size,
             detail,
             numbers[..., None, None].expand(shape),
             self.maps[:, None].expand(shape),
@@ -153,6 +182,8 @@ def features(
     itself = 1 + len(widths)
     trends = [trend] + [_projected(basis, candidates[:, :, k]) for k in (0, 2)]
     candidates = torch.cat([candidates, torch.stack(trends, 2)], 2)
+    rough = every[:, :, itself] - every[:, :, 2]
+    rough_gain = torch.sqrt((rough**2 * spread[:, None, :] ** 2).sum(2) + 1e-4)
     gain = torch.cat([gain, gain[:, :, [itself, 0, 2]]], 2)
 
     centre = elevation.mean((1, 2), keepdim=True)
@@ -163,6 +194,7 @@ def features(
     return Features(
         candidates=candidates,
         gain=gain[..., None, None],
+        rough_gain=rough_gain[..., None, None],
         scale=scale[:, None, None, None],
         spread=spread,
         seen=seen,
