@@ -15,7 +15,7 @@ from cube_denoise.models.stack_loss import stack_loss
 from cube_denoise.simulate.assembly import Scene
 from cube_denoise.simulate.seeds import split_seed
 from cube_denoise.simulate.stack import simulate_stack
-from cube_denoise.stack_samples import StackBatch, StackSampling, stack_batches
+from cube_denoise.stack_samples import StackBatch, StackSampling, stack_batch
 from cube_denoise.training.task import Setup
 
 DATES = (12, 20, 30)
@@ -44,8 +44,7 @@ class StackTask:
                 f"recipe={setup.recipe!r}: a stack network is trained on stacks of its "
                 "own simulation; give neither a recipe nor noise"
             )
-        drawn = stack_batches(self.sampling, split=split, seed=setup.seed, start=number)
-        return next(drawn)
+        return stack_batch(number, self.sampling, split=split, seed=setup.seed)
 
     def loss(self, model: Any, batch: Any) -> torch.Tensor:
         """See `Task.loss`: that of `models.stack_loss`."""
@@ -120,7 +119,8 @@ def held_out_scores(model: Any, *, count: int = 18) -> dict[str, float]:
         errors = [1e3 * evaluate.rms_error(a, truth) for a in (raw, estimate)]
         slope = evaluate.amplitude_slope(estimate, truth)
         rows.append((*errors, 1 - errors[1] / errors[0], slope))
-        held.append(float(np.nanmean(np.abs(estimate - truth) < std)))
+        missed = np.abs(estimate - truth)
+        held.append(float((missed < std)[np.isfinite(missed)].mean()))
     for k in range(count // 3):
         scene = simulate_stack(
             seed=split_seed("test", 3, k), dates=DATES[k % len(DATES)], amplitude=0
@@ -168,5 +168,9 @@ def seen_by(model: Any, scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 def centred(series: np.ndarray) -> np.ndarray:
     """Each date less its mean over the map, then each pixel less its mean over time."""
-    series = series - np.nanmean(series, (1, 2), keepdims=True)
-    return np.asarray(series - np.nanmean(series, 0, keepdims=True))
+    there = np.isfinite(series)
+    for axes in ((1, 2), (0,)):
+        count = np.maximum(there.sum(axes, keepdims=True), 1)
+        total = np.where(there, series, 0.0).sum(axes, keepdims=True)
+        series = series - total / count
+    return series
