@@ -44,8 +44,8 @@ class UNetConfig:
 class UNet(nn.Module):
     """Estimate the noise of a normalised interferogram, or what a diffusion asks for.
 
-    With the default configuration: five scales, 1.3 million parameters, inputs seen
-    up to 288 pixels away.
+    With the default configuration: five scales, 1,299,937 parameters, inputs seen from
+    300 pixels away.
 
     Parameters
     ----------
