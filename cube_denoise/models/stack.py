@@ -19,7 +19,11 @@ from cube_denoise.models.stack_features import Features, candidate_count, featur
 SCALARS = 22
 """Input channels beside the candidates."""
 TRUST = (0.0, 0.6, 0.0, 0.4, 0.5)
-"""Weights of `Features.evidence` at the start."""
+"""Weights of the first of `Features.evidence` at the start."""
+DOUBT = (2.0, 2.0)
+"""Of the misfits in it at the start, around the pixel and on the date."""
+TRENDS = 3
+"""Candidates, the last, that are parts of the displacement."""
 START = 2
 """The candidate the untrained network gives: a local line, as in `temporal-filter`."""
 
@@ -79,7 +83,8 @@ class StackNetwork(nn.Module):
         )
         self.join = nn.ModuleList(nn.Conv2d(a + b, a, 1) for a, b in pairwise(widths))
         self.decoder = nn.ModuleList(_Block(c) for c in widths[:-1])
-        self.evidence = nn.ModuleList(nn.Conv2d(len(TRUST), c, 1) for c in widths)
+        told = len(TRUST) + 2 * (self.count - TRENDS)
+        self.evidence = nn.ModuleList(nn.Conv2d(told, c, 1) for c in widths)
         for layer in self.evidence:
             assert isinstance(layer, nn.Conv2d)
             nn.init.zeros_(layer.weight)
@@ -153,12 +158,11 @@ class StackNetwork(nn.Module):
         pyramid = _pyramid(found.candidates, len(self.config.channels))
         # Of the same size: each band, and the means that it is the difference from.
         bands = [a - _up(b) for a, b in pairwise(pyramid)] + [pyramid[-1]]
-        evidence = [found.evidence(band) for band in bands]
-        evidence[0] = functional.avg_pool2d(evidence[0], 2)
-        levels = self._decoded(found.inputs(pyramid[1]), evidence[1:], found)
+        evidence = [found.evidence(band) for band in bands[1:]]
+        levels = self._decoded(found.inputs(pyramid[1]), evidence, found)
         estimate: torch.Tensor | None = None
         for k in reversed(range(len(levels))):
-            weights, more = self.heads[k](levels[k], evidence[k + 1])
+            weights, more = self.heads[k](levels[k], evidence[k])
             taken = (weights * bands[k + 1].flatten(0, 1)).sum(1) + more
             taken = taken.unflatten(0, shape)
             estimate = taken if estimate is None else _up(estimate) + taken
@@ -203,7 +207,8 @@ class _Head(nn.Module):
 
     Those of the estimates of the whole displacement are positive and have a sum of at
     most one: steady motion, which most candidates keep exactly, is kept as soon as
-    that sum is one. It starts as a Wiener filter would, at signal over noise. The
+    that sum is one. It starts as a Wiener filter would, at signal over noise, and with
+    little weight for candidates that differ from the series by more than its noise. The
     trends have weights of either sign.
     """
 
@@ -212,6 +217,7 @@ class _Head(nn.Module):
         # Shares of the candidates, trends, how much of it all, and the last channel.
         self.layer = nn.Conv2d(channels, candidates + 2, 1)
         self.trust = nn.Parameter(torch.tensor(TRUST))
+        self.doubt = nn.Parameter(torch.tensor(DOUBT))
         assert self.layer.bias is not None
         nn.init.zeros_(self.layer.weight)
         nn.init.zeros_(self.layer.bias)
@@ -224,10 +230,15 @@ class _Head(nn.Module):
         # In full precision: weights must be right to better than 1 %.
         with torch.autocast(x.device.type, enabled=False):
             out = self.layer(x.to(self.trust.dtype))
-            prior = torch.einsum("nkyx,k->nyx", evidence, self.trust)[:, None]
-        shares, trends = out[:, :-5].softmax(1), out[:, -5:-2]
-        taken = (out[:, -2:-1] + prior).sigmoid()
-        return torch.cat([shares * taken, trends], 1), out[:, -1]
+            size, misfit = evidence.tensor_split([len(TRUST)], 1)
+            prior = torch.einsum("nkyx,k->nyx", size, self.trust)[:, None]
+            near, far = misfit.relu().chunk(2, 1)
+            shares = out[:, : -TRENDS - 2] - self.doubt[0] * near - self.doubt[1] * far
+            taken = (out[:, -2:-1] + prior).sigmoid()
+            weights = torch.cat(
+                [shares.softmax(1) * taken, out[:, -TRENDS - 2 : -2]], 1
+            )
+        return weights, out[:, -1]
 
 
 class _Block(nn.Module):

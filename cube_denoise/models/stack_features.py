@@ -29,8 +29,8 @@ class Features:
     """(batch, time, candidates, y, x), padded."""
     gain: torch.Tensor
     """Standard deviation of the noise in them, (batch, time, candidates, 1, 1)."""
-    rough_gain: torch.Tensor
-    """Of the series less the second local line, (batch, time, 1, 1)."""
+    misfit_gain: torch.Tensor
+    """That of the series less the whole estimates, (batch, time, wholes, 1, 1)."""
     scale: torch.Tensor
     """Noise level, m, (batch, 1, 1, 1)."""
     spread: torch.Tensor
@@ -62,27 +62,39 @@ class Features:
         return centred(series, self.seen_dates)
 
     def evidence(self, band: torch.Tensor) -> torch.Tensor:
-        """Logarithm of what is in a band over the noise that must be in it.
+        """Logarithms of what is in a band over the noise that must be in it.
 
-        The spectrum of the noise is that of what is rough in time. Five channels: the
-        line, the second local line and the series around each pixel, the second local
-        line on the date, the line in the stack; (batch * time, 5, y, x).
+        The spectrum of the noise is that of what is rough in time. Of the line, the
+        second local line and the series around each pixel; of the second local line on
+        the date; of the line in the stack; then of the differences from the series, of
+        every whole estimate, around each pixel and on the date: over 0 where it misses
+        motion. Shape (batch * time, 5 + 2 * wholes, y, x).
         """
-        seen = self.seen_dates.to(band.dtype)[:, :, None, None]
+        seen = self.seen_dates[:, :, None, None, None]
+        wholes = self.misfit_gain.shape[2]
+        series = band[:, :, self.itself : self.itself + 1]
+        misfit = ((band[:, :, :wholes] - series) / self.misfit_gain) ** 2
+        noise = misfit[:, :, 2:3].mean((3, 4), keepdim=True)
+        # Not the mean: sudden motion is rough on a few dates.
+        noise = torch.where(seen, noise, torch.nan).nanmedian(1, keepdim=True).values
+        noise = noise + 1e-6
         some = [0, 2, self.itself]
-        rough = (band[:, :, self.itself] - band[:, :, 2]) / self.rough_gain
-        noise = (rough**2 * seen).mean((2, 3)).sum(1) / seen.sum(1)[:, 0, 0] + 1e-6
-        power = (band[:, :, some] / self.gain[:, :, some]) ** 2
-        power = power / noise[:, None, None, None, None]
-        local = functional.avg_pool2d(
-            power.flatten(0, 1), 5, stride=1, padding=2, count_include_pad=False
+        power = (band[:, :, some] / self.gain[:, :, some]) ** 2 / noise
+        misfit = misfit / noise
+        local, around = (
+            functional.avg_pool2d(
+                a.flatten(0, 1), 5, stride=1, padding=2, count_include_pad=False
+            )
+            for a in (power, misfit)
         )
-        dates = power[:, :, 1:2].mean((3, 4), keepdim=True)
+        dates, missed = (
+            a.mean((3, 4), keepdim=True).expand_as(a).flatten(0, 1)
+            for a in (power[:, :, 1:2], misfit)
+        )
         stack = power[:, :, :1].mean((3, 4), keepdim=True)
-        stack = (stack * seen[:, :, None]).sum(1, keepdim=True)
-        stack = stack / seen[:, :, None].sum(1, keepdim=True)
-        wide = [a.expand(power[:, :, :1].shape).flatten(0, 1) for a in (dates, stack)]
-        return torch.log(torch.cat([local, *wide], 1) + 0.05) / 2
+        stack = (stack * seen).sum(1, keepdim=True) / seen.sum(1, keepdim=True)
+        stack = stack.expand_as(power[:, :, :1]).flatten(0, 1)
+        return torch.log(torch.cat([local, dates, stack, around, missed], 1) + 0.05) / 2
 
     def inputs(self, half: torch.Tensor) -> torch.Tensor:
         """Channels of the network, (batch * time, channels, y/2, x/2)."""
@@ -182,8 +194,8 @@ def features(
     itself = 1 + len(widths)
     trends = [trend] + [_projected(basis, candidates[:, :, k]) for k in (0, 2)]
     candidates = torch.cat([candidates, torch.stack(trends, 2)], 2)
-    rough = every[:, :, itself] - every[:, :, 2]
-    rough_gain = torch.sqrt((rough**2 * spread[:, None, :] ** 2).sum(2) + 1e-4)
+    misfit = every - every[:, :, itself : itself + 1]
+    misfit_gain = torch.sqrt((misfit**2 * spread[:, None, None, :] ** 2).sum(3) + 1e-4)
     gain = torch.cat([gain, gain[:, :, [itself, 0, 2]]], 2)
 
     centre = elevation.mean((1, 2), keepdim=True)
@@ -194,7 +206,7 @@ def features(
     return Features(
         candidates=candidates,
         gain=gain[..., None, None],
-        rough_gain=rough_gain[..., None, None],
+        misfit_gain=misfit_gain[..., None, None],
         scale=scale[:, None, None, None],
         spread=spread,
         seen=seen,
