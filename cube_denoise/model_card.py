@@ -79,6 +79,53 @@ def model_card(
     return "\n\n".join(blocks) + "\n"
 
 
+def adapted_card(name: str, model: Any, training: Mapping[str, Any]) -> str:
+    """Describe a network that was adapted to one cube, in Markdown.
+
+    Parameters
+    ----------
+    name : str
+        Of the model folder.
+    model : torch.nn.Module
+        The network.
+    training : mapping
+        What `training.adapt.adapt` writes into the model folder.
+
+    Returns
+    -------
+    str
+    """
+    tags = "[insar, interferometry, atmosphere, denoising]"
+    command = (
+        f"cube-denoise adapt {training['cube']} {name} --model {training['adapted']} "
+        f"--seed {training['seed']} --steps {training['steps']}"
+    )
+    scores = {
+        f"{key}, {when}": training[part][key]
+        for key in training["scores"]
+        for when, part in (("before", "before"), ("adapted", "scores"))
+    }
+    blocks = [
+        f"---\nlicense: bsd-3-clause\nlibrary_name: cube_denoise\ntags: {tags}\n---",
+        f"# {name}",
+        f"{training['adapted']} (SHA-256 {training['model_sha256'][:12]}...), adapted "
+        f"to the noise of {training['cube']}. {_network(model)}.",
+        "## Training",
+        f"    {command}",
+        "Simulated deformation under the noise of the first 60 % of the dates; the "
+        "next 20 % chose the weights, the last 20 % judged them. "
+        f"{training['steps_taken']} steps, best at {training['best_step']}; seed "
+        f"{training['seed']}; {training['minutes']} minutes on {training['hardware']}; "
+        f"torch {training['torch']}.",
+        "## Held-out scores",
+        _table(scores),
+        "## Limits",
+        "- For this cube: its noise, its elevation, its area.\n"
+        "- What does not move steadily was taken for noise to train with.",
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
 def _network(model: Any) -> str:
     count = sum(p.numel() for p in model.parameters())
     radius = getattr(model, "receptive_radius", None)

@@ -35,7 +35,8 @@ FLOORS = (
     "corrections corrections.catalogue corrections.common_scene "
     "corrections.components corrections.correction corrections.elevation "
     "corrections.independent corrections.local_elevation corrections.network "
-    "corrections.principal corrections.ramp corrections.separation corrections.series corrections.stack_network series_inference "
+    "corrections.principal corrections.ramp corrections.separation corrections.series "
+    "corrections.stack_network series_inference "
     "corrections.temporal_filter corrections.weather corrections.wiener delay_files "
     "delays evaluate evaluate.consistency evaluate.gnss evaluate.scores "
     "evaluate.similarity evaluate.station_misfit evaluate.stations evaluate.structure "
@@ -59,7 +60,7 @@ FLOORS = (
     "evaluate.record evaluate.report evaluate.station_pictures evaluate.tables ingest "
     "planned_cube steps training training.checkpoint training.fit training.generative "
     "training.learner training.loader training.pairs training.recipe training.run "
-    "training.stacks training.task warm",
+    "training.adapt training.stacks training.task training.transplant warm",
     # 5: composed.
     "demo dry_run job pipeline update",
     # 6: thin.

@@ -22,7 +22,7 @@ from cube_denoise.simulate.hyp3 import write_hyp3_products
 COMMANDS = (
     *("index", "search", "ingest", "correct", "invert", "run", "update"),
     *("info", "plot", "export", "history", "diff", "rollback", "maintain"),
-    *("evaluate", "methods", "simulate", "train", "demo"),
+    *("evaluate", "methods", "simulate", "train", "adapt", "demo"),
 )
 MEXICO = Path(__file__).parents[2] / "shared/data/mexico-city-s1"
 pytestmark = pytest.mark.usefixtures("logging_as_it_was")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from cube_denoise.cli.application import Count, command
 from cube_denoise.models.registry import VARIANTS
@@ -193,6 +194,47 @@ def train(
         **samples,
     )
     typer.echo(folder)
+
+
+@command
+def adapt(
+    cube: Annotated[str, typer.Argument(help="Cube to adapt to.", metavar="CUBE")],
+    out: Annotated[Path, typer.Argument(help="Model folder to write.", metavar="OUT")],
+    model: Annotated[
+        str, typer.Option(help="Stack network to begin with, name or folder.")
+    ] = "stack",
+    steps: Annotated[int, typer.Option(min=1, help="Most optimiser steps.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of torch.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Adapt a stack network to the noise of a cube; keep it only if that helps.
+
+    Judged on dates that it was not trained on. Takes up an interrupted run.
+
+    Example: cube-denoise adapt my-cube my-model
+
+    Example: cube-denoise adapt my-cube my-model --model other-model --steps 400
+    """
+    from cube_denoise.training.adapt import adapt as adapt_
+
+    found = adapt_(
+        cube, out, model=model, steps=steps, seed=seed, threads=threads, device=device
+    )
+    table = Table("on held-out dates", "before", "adapted")
+    for name, label in (
+        ("error", "error, of the noise"),
+        ("slope", "deformation kept"),
+        ("false_alarm_mm", "false alarms, mm"),
+        ("coverage_68", "errors within the std"),
+    ):
+        values = (f"{getattr(j, name):.3f}" for j in (found.before, found.after))
+        table.add_row(label, *values)
+    Console().print(table)
+    if found.folder is None:
+        typer.echo("refused, nothing is written: " + "; ".join(found.reasons), err=True)
+        raise typer.Exit(1)
+    typer.echo(f"{found.folder}; correct the cube with --method {found.folder}")
 
 
 @command

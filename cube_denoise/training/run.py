@@ -88,9 +88,7 @@ def train(
         positive, the cube holds too little noise, or the loss is no longer finite.
     """
     settings = _settings(name, steps)
-    if device == "auto":
-        device = device_here()
-    _check_device(device)
+    device = device_for(device)
     if workers is None:
         workers = min(MOST_WORKERS, cores() - 1) if device == CUDA else 0
     if workers < 0:
@@ -119,7 +117,7 @@ def train(
         "best_step": fit.best_step,
         "held_out_loss": round(fit.best_loss, 6),
         "minutes": round(fit.seconds / 60, 1),
-        "hardware": _hardware(learner),
+        "hardware": hardware(learner),
         "torch": torch.__version__,
         "scores": settings.task.scores(model),
     }
@@ -142,11 +140,20 @@ def _settings(name: str, steps: int | None) -> Recipe:
     return dataclasses.replace(RECIPES[name], steps=steps)
 
 
-def _check_device(device: str) -> None:
+def device_for(asked: str) -> str:
+    """Device to train on, "auto" resolved.
+
+    Raises
+    ------
+    ValueError
+        If it is unknown or not here.
+    """
+    device = device_here() if asked == "auto" else asked
     if device not in ("cpu", CUDA):
         raise ValueError(f"{device=}: must be 'auto', 'cpu' or 'cuda'")
     if device == CUDA and device_here() != CUDA:
         raise ValueError(f"{device=}: this process sees no GPU")
+    return device
 
 
 def _noise_banks(cube: str | Path, kind: str) -> dict[str, NoiseBank]:
@@ -165,7 +172,8 @@ def _noise_banks(cube: str | Path, kind: str) -> dict[str, NoiseBank]:
     return banks
 
 
-def _hardware(learner: Learner) -> str:
+def hardware(learner: Learner) -> str:
+    """What a network was trained on, for its card."""
     precision = "bfloat16" if learner.mixed else "float32"
     if learner.device == CUDA:
         return f"{torch.cuda.get_device_name()}, {precision}"

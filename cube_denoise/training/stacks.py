@@ -17,11 +17,14 @@ from cube_denoise.simulate.seeds import split_seed
 from cube_denoise.simulate.stack import simulate_stack
 from cube_denoise.stack_samples import StackBatch, StackSampling, stack_batch
 from cube_denoise.training.task import Setup
+from cube_denoise.training.transplant import transplanted
 
 DATES = (12, 20, 30)
 """Of the stacks that are scored, in turn."""
 RATIOS = (0.1, 1.0)
 """Their ratios of powers, deformation over noise (`simulate_stack`)."""
+TRANSPLANT = 99
+"""Tells the random numbers of a transplant from those of the stack it is made to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,19 +35,24 @@ class StackTask:
     """What stacks are drawn."""
 
     def draw(self, setup: Setup, split: str, number: int) -> StackBatch:
-        """See `Task.draw`.
+        """See `Task.draw`; with the noise of `setup` where it has any of the split.
 
         Raises
         ------
         ValueError
-            If a recipe or real noise is asked for: this task has neither.
+            If a recipe is asked for: this task has its own samples.
         """
-        if setup.recipe is not None or setup.noise:
+        if setup.recipe is not None:
             raise ValueError(
                 f"recipe={setup.recipe!r}: a stack network is trained on stacks of its "
-                "own simulation; give neither a recipe nor noise"
+                "own simulation; give no recipe"
             )
-        return stack_batch(number, self.sampling, split=split, seed=setup.seed)
+        batch = stack_batch(number, self.sampling, split=split, seed=setup.seed)
+        bank = setup.noise.get(split)
+        if bank is None:
+            return batch
+        seed = split_seed(split, setup.seed, number, TRANSPLANT)
+        return transplanted(batch, bank, np.random.default_rng(seed))
 
     def loss(self, model: Any, batch: Any) -> torch.Tensor:
         """See `Task.loss`: that of `models.stack_loss`."""
