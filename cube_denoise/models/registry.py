@@ -52,5 +52,27 @@ VARIANTS = {
             "dilations": (1, 2, 4, 8, 16),
         },
     ),
+    "unet": Variant("UNet"),
+    "restormer-small": Variant(
+        "Restormer",
+        {
+            "channels": 16,
+            "blocks": (1, 2, 2, 3),
+            "refinement": 1,
+            "inputs": ("displacement", "log_scale", "elevation", "valid"),
+        },
+    ),
+    "swinir-tiny": Variant(
+        "SwinIR",
+        {
+            "channels": 48,
+            "depths": (4, 4, 4),
+            "heads": (4, 4, 4),
+            "inputs": ("displacement", "log_scale", "elevation", "valid"),
+        },
+    ),
+    "diffusion": Variant("DiffusionDenoiser", {"steps": 4}),
+    "bridge": Variant("BridgeDenoiser", {"steps": 2}),
+    "stack": Variant("StackNetwork"),
 }
 """Networks that can be made by name."""

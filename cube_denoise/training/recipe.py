@@ -3,7 +3,10 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cube_denoise.dataset import Signals
+from cube_denoise.training.generative import GenerativeTask
 from cube_denoise.training.pairs import PairTask
+from cube_denoise.training.stacks import StackTask
 from cube_denoise.training.task import Task
 
 
@@ -44,8 +47,43 @@ class Recipe:
         return settings
 
 
+DOWN_TO_2_MM = Signals(weakest=0.002, descent=500)
+"""The weakest signals come in the course of the first steps."""
+
 RECIPES = {
     "dncnn": Recipe(steps=1100, task=PairTask(batch=32, patch=64, crops=4)),
     "dncnn-dilated": Recipe(steps=1000, task=PairTask(batch=6, patch=160, crops=2)),
+    "unet": Recipe(
+        steps=1500, task=PairTask(batch=8, patch=128, crops=2, signals=DOWN_TO_2_MM)
+    ),
+    "restormer-small": Recipe(
+        steps=1500,
+        learning_rate=3e-4,
+        weight_decay=1e-4,
+        task=PairTask(batch=4, patch=128, crops=2, signals=DOWN_TO_2_MM),
+    ),
+    "swinir-tiny": Recipe(
+        steps=1000,
+        learning_rate=2e-4,
+        task=PairTask(batch=4, patch=64, crops=4, signals=DOWN_TO_2_MM),
+    ),
+    "diffusion": Recipe(
+        steps=1500,
+        task=GenerativeTask(batch=8, patch=128, crops=2, signals=DOWN_TO_2_MM),
+    ),
+    "bridge": Recipe(
+        steps=1500,
+        task=GenerativeTask(batch=8, patch=128, crops=2, signals=DOWN_TO_2_MM),
+    ),
+    "stack": Recipe(
+        steps=3000,
+        learning_rate=2e-3,
+        warm_up=0.02,
+        weight_decay=1e-3,
+        clip=10.0,
+        average=0.995,
+        evaluate_every=200,
+        task=StackTask(),
+    ),
 }
 """By variant (`models.registry`): how the shipped weights are made."""
