@@ -24,6 +24,7 @@ class Listed(NamedTuple):
 def list_methods() -> list[Listed]:
     """List the classical corrections, then the shipped networks."""
     from cube_denoise.corrections.network import NetworkCorrection
+    from cube_denoise.corrections.stack_network import StackNetworkCorrection
     from cube_denoise.models import zoo
 
     found = []
@@ -31,19 +32,24 @@ def list_methods() -> list[Listed]:
         module, kind = place.split(".")
         home = importlib.import_module(f"cube_denoise.corrections.{module}")
         found.append(_listed(name, getattr(home, kind)))
-    network = _listed("network", NetworkCorrection)
-    options = {k: v for k, v in network.options.items() if k != "model"}
+    kinds = {
+        "pair": _listed("network", NetworkCorrection),
+        "stack": _listed("network", StackNetworkCorrection),
+    }
     for name in zoo.shipped_models():
-        config = zoo.load_model(name).config
+        sees = zoo.what_it_sees(name)
+        correction = kinds[sees]
+        options = {k: v for k, v in correction.options.items() if k != "model"}
         scores = zoo.held_out_scores(name)
-        text = f"Network: {network.text.lower()}"
+        text = f"Network: {correction.text.lower()}"
         if "amplitude_slope" in scores:
             text = (
-                f"{text.removesuffix('.')}; on held-out simulated pairs "
+                f"{text.removesuffix('.')}; on held-out simulated {sees}s "
                 f"{scores['rms_error_reduction']:.0%} off the error, "
                 f"{scores['amplitude_slope']:.0%} of the deformation kept."
             )
-        needs = tuple(n for n in config.inputs if n == "elevation")
+        inputs = getattr(zoo.load_config(name), "inputs", ())
+        needs = tuple(n for n in inputs if n == "elevation")
         found.append(Listed(name, text, needs, options))
     return found
 
