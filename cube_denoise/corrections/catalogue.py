@@ -48,9 +48,7 @@ def list_methods() -> list[Listed]:
                 f"{scores['rms_error_reduction']:.0%} off the error, "
                 f"{scores['amplitude_slope']:.0%} of the deformation kept."
             )
-        inputs = getattr(zoo.load_config(name), "inputs", ())
-        needs = tuple(n for n in inputs if n == "elevation")
-        found.append(Listed(name, text, needs, options))
+        found.append(Listed(name, text, zoo.needed_variables(name), options))
     return found
 
 

@@ -102,7 +102,7 @@ def applicable_methods(cube: xr.Dataset) -> list[str]:
         if all(n in cube for n in needed):
             found.append(name)
     for name in zoo.shipped_models():
-        if "elevation" in cube or "elevation" not in zoo.load_config(name).inputs:
+        if all(n in cube for n in zoo.needed_variables(name)):
             found.append(name)
     return found
 

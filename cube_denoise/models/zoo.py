@@ -90,6 +90,12 @@ def what_it_sees(name_or_path: str | Path) -> str:
     return ARCHITECTURES[str(_record(path)["architecture"])].sees
 
 
+def needed_variables(name_or_path: str | Path) -> tuple[str, ...]:
+    """Variables that a cube must have beside the phase; errors as `load_config`."""
+    inputs = getattr(load_config(name_or_path), "inputs", ())
+    return tuple(name for name in inputs if name == "elevation")
+
+
 def held_out_scores(name_or_path: str | Path) -> dict[str, float]:
     """Scores on simulated samples that training never drew; empty if not recorded."""
     record = _record(model_folder(name_or_path) / "config.json")
