@@ -52,6 +52,7 @@ def outputs(
     precision: str = "float32",
     threads: int = 1,
     batch: int | None = None,
+    goes_on: Sequence[tuple[bool, ...]] | None = None,
 ) -> Iterator[np.ndarray | None]:
     """Outputs of a network for many arrays, in their order.
 
@@ -74,6 +75,9 @@ def outputs(
     batch : int, optional
         Most arrays that go through together; by memory on a GPU, 1 on a CPU, when not
         given.
+    goes_on : sequence of tuple of bool, optional
+        For each array, where the map goes on beyond it: the second argument of a
+        network that takes one (`DnCNN.forward`).
 
     Yields
     ------
@@ -94,8 +98,11 @@ def outputs(
         fits = 1 if need is None else batch_size(_free(), need)
         return min(fits, batch or fits)
 
-    for group in _groups(arrays, most):
-        ahead.append(launch(model, group, precision, threads))
+    count = 0
+    for group in _groups(arrays, most, goes_on):
+        more = () if goes_on is None else (goes_on[count],)
+        count += len(group)
+        ahead.append(launch(model, group, precision, threads, *more))
         if len(ahead) > (device == CUDA):
             yield from ahead.pop(0)()
     for collect in ahead:
@@ -155,15 +162,18 @@ def in_advance(
 
 
 def _groups(
-    arrays: Iterable[np.ndarray | None], most: Callable[[tuple[int, ...]], int]
+    arrays: Iterable[np.ndarray | None],
+    most: Callable[[tuple[int, ...]], int],
+    goes_on: Sequence[tuple[bool, ...]] | None = None,
 ) -> Iterator[list[np.ndarray | None]]:
-    """Cut into runs of one shape and of at most ``most(shape)``."""
+    """Cut into runs of one shape and sides and of at most ``most(shape)``."""
     group: list[Any] = []
-    for array in arrays:
+    for k, array in enumerate(arrays):
         if group and (
             array is None
             or group[0] is None
             or array.shape != group[0].shape
+            or (goes_on is not None and goes_on[k] != goes_on[k - 1])
             or len(group) >= most(array.shape)
         ):
             yield group
@@ -174,7 +184,7 @@ def _groups(
 
 
 def _on_cpu(
-    model: Any, group: list[Any], precision: str, threads: int
+    model: Any, group: list[Any], precision: str, threads: int, *more: tuple[bool, ...]
 ) -> Callable[[], Iterable[np.ndarray | None]]:
     if group[0] is None:
         return lambda: group
@@ -182,12 +192,12 @@ def _on_cpu(
     x = torch.from_numpy(np.stack(group))
     x = x.contiguous(memory_format=torch.channels_last)
     with _computing(CPU, precision):
-        values = np.asarray(model(x)[:, 0].float())
+        values = np.asarray(model(x, *more)[:, 0].float())
     return lambda: values
 
 
 def _on_gpu(
-    model: Any, group: list[Any], precision: str, threads: int
+    model: Any, group: list[Any], precision: str, threads: int, *more: tuple[bool, ...]
 ) -> Callable[[], Iterable[np.ndarray | None]]:
     """Start copies and computation; what is returned waits for their end."""
     if group[0] is None:
@@ -201,7 +211,8 @@ def _on_gpu(
             if key not in _needs:
                 torch.cuda.reset_peak_memory_stats()
             x = pinned.to(CUDA, non_blocking=True)
-            y = model(x.contiguous(memory_format=torch.channels_last))[:, 0].float()
+            x = x.contiguous(memory_format=torch.channels_last)
+            y = model(x, *more)[:, 0].float()
             if key not in _needs:
                 peak = torch.cuda.max_memory_allocated() - before
                 _needs[key] = -(-peak // len(group))
@@ -216,7 +227,7 @@ def _on_gpu(
                 f"the GPU cannot hold one tile of {group[0].shape} for this network"
             ) from None
         halves = group[: len(group) // 2], group[len(group) // 2 :]
-        parts = [_on_gpu(model, half, precision, threads) for half in halves]
+        parts = [_on_gpu(model, half, precision, threads, *more) for half in halves]
         return lambda: (value for part in parts for value in part())
 
     def collect() -> Iterable[np.ndarray]:

@@ -21,7 +21,10 @@ class Tile(NamedTuple):
 
 TileFunction = Callable[[Tile, Tile], np.ndarray]
 """``function(view, clipped)``: the network's output for the window `view`, of which
-`clipped` lies on the map. It returns an array of the shape of `view`."""
+`clipped` lies on the map. It returns an array of the shape of `view`, or of what
+`Lattice.certain` leaves of it."""
+Sides = tuple[bool, bool, bool, bool]
+"""Top, bottom, left, right."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,23 @@ class Lattice:
                 if all(s.start < s.stop for s in clipped):
                     yield tile, clipped
 
+    def goes_on(self, view: Tile) -> Sides:
+        """Whether the map goes on beyond each side of a view."""
+        y, x = view
+        rows, columns = self.shape
+        return y.start > 0, y.stop < rows, x.start > 0, x.stop < columns
+
+    def certain(self, view: Tile) -> Tile:
+        """Part of a view whose output does not depend on what lies beyond it."""
+        top, bottom, left, right = (
+            side * (self.radius or 0) for side in self.goes_on(view)
+        )
+        y, x = view
+        return Tile(
+            slice(y.start + top, y.stop - bottom),
+            slice(x.start + left, x.stop - right),
+        )
+
     def join(self, outputs: Iterable[np.ndarray], window: Tile) -> np.ndarray:
         """Output for `window` of those for each of its `views`, in their order."""
         if self.radius is not None:
@@ -99,7 +119,9 @@ class Lattice:
         seen = zip(self.tiles(window), self.views(window), outputs, strict=True)
         for tile, (view, _), values in seen:
             part = intersect(tile, window)
-            out[shift(part, window)] = values[shift(part, view)]
+            whole = values.shape == _lengths(view)
+            there = shift(part, view if whole else self.certain(view))
+            out[shift(part, window)] = values[there]
         return out
 
     def _blend(self, outputs: Iterable[np.ndarray], window: Tile) -> np.ndarray:

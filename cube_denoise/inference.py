@@ -122,6 +122,7 @@ def noise(
 
     lattice = lattice_of(shape, block.radius)
     views = list(lattice.views(target))
+    sheds = getattr(model, "sheds_halo", False)
     readers = devices.READERS if device == devices.CUDA else 0
     found = devices.outputs(
         model,
@@ -129,6 +130,7 @@ def noise(
         device=device,
         precision=network.precision,
         threads=task_threads(network.threads),
+        goes_on=[lattice.goes_on(view) for view, _ in views] if sheds else None,
     )
     outputs = (
         np.zeros([s.stop - s.start for s in view], "float32") if out is None else out
@@ -156,11 +158,12 @@ def loaded(network: Network, device: str = "cpu") -> Any:
     if not isinstance(network.model, str):
         return network.model.eval()
     with _loading:
-        return _load(network.model, network.sha256, device)
+        low = network.precision == "bfloat16"
+        return _load(network.model, network.sha256, device, low)
 
 
 @functools.lru_cache(maxsize=4)
-def _load(folder: str, sha256: str, device: str) -> Any:
+def _load(folder: str, sha256: str, device: str, low: bool) -> Any:
     import torch
 
     from cube_denoise.models import zoo
@@ -168,6 +171,9 @@ def _load(folder: str, sha256: str, device: str) -> Any:
     if zoo.model_hash(folder) != sha256:
         raise ValueError(f"{folder} changed while it was in use: run the step again")
     model: Any = zoo.load_model(folder).fused()
+    if low and getattr(model, "all_bfloat16", False):
+        # Else autocast converts weights at every call, and pads in float32.
+        model = model.bfloat16()
     return model.to(device, memory_format=torch.channels_last)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,6 +84,42 @@ def test_random_dncnn_equals_the_whole_image(plain_model: Path) -> None:
     for window in WINDOWS:
         found = lattice.apply(cut(network), window)
         np.testing.assert_allclose(found, whole[window], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["plain_model", "dilated_model"])
+def test_a_network_that_sheds_its_halo_equals_the_whole_image(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    """At edges of the map features are reflected, elsewhere every layer shrinks."""
+    import torch
+
+    from cube_denoise.models import zoo
+
+    model: Any = zoo.load_model(request.getfixturevalue(name)).fused()
+    channels, shape = len(model.config.inputs), (150, 131)
+    field = np.random.default_rng(6).normal(size=(channels, *shape)).astype("f4")
+
+    def network(view: Tile, lattice: Lattice) -> np.ndarray:
+        with torch.inference_mode():
+            x = torch.from_numpy(field[:, view.y, view.x][None])
+            return np.asarray(model(x, lattice.goes_on(view))[0, 0])
+
+    every = Tile(slice(0, shape[0]), slice(0, shape[1]))
+    radius = model.receptive_radius
+    whole = network(every, Lattice(shape, 1000, radius))
+    assert whole.shape == shape and whole.std() > 0.01
+    lattice = Lattice(shape, 48, radius)
+    shed = set()
+
+    def one(view: Tile, _: Tile) -> np.ndarray:
+        shed.add(lattice.goes_on(view))
+        found = network(view, lattice)
+        assert found.shape == whole[lattice.certain(view)].shape
+        return found
+
+    found = lattice.apply(one, every)
+    assert len(shed) == 9
+    np.testing.assert_allclose(found, whole, atol=1e-5 * np.abs(whole).max())
 
 
 @pytest.mark.parametrize("name", ["plain_model", "dilated_model"])

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+Sides = tuple[bool, bool, bool, bool]
+
 
 @dataclass(frozen=True)
 class DnCNNConfig:
@@ -34,6 +36,11 @@ class DnCNN(nn.Module):
     3 x 3 with 64 channels: 667,073 parameters, receptive field 41 pixels. Edges are
     reflected.
     """
+
+    sheds_halo: bool = True
+    """Whether `forward` may be told where the map goes on."""
+    all_bfloat16: bool = True
+    """Whether the inference copy may hold its weights in that precision."""
 
     def __init__(self, config: DnCNNConfig | None = None) -> None:
         super().__init__()
@@ -62,13 +69,35 @@ class DnCNN(nn.Module):
         # Start as the network that removes nothing.
         nn.init.zeros_(last.weight)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Noise, normalised, (batch, 1, y, x), of inputs (batch, channels, y, x)."""
+    def forward(
+        self, x: torch.Tensor, goes_on: Sides = (False, False, False, False)
+    ) -> torch.Tensor:
+        """Noise, normalised.
+
+        Parameters
+        ----------
+        x : torch.Tensor, shape (batch, channels, y, x)
+            Normalised inputs.
+        goes_on : tuple of bool
+            Whether the map goes on beyond the top, bottom, left and right of `x`. There
+            edges are not reflected: every layer computes less than the one before, and
+            the output ends `receptive_radius` pixels before the input does.
+
+        Returns
+        -------
+        torch.Tensor, shape (batch, 1, y, x)
+        """
+        top, bottom, left, right = goes_on
+        x = x.to(next(self.parameters()).dtype)
         for layer in self.layers:
             if isinstance(layer, nn.Conv2d):
                 # As the layer does, but the map without its edges is let go first:
                 # a third of the memory.
-                x = nn.functional.pad(x, [layer.dilation[0]] * 4, mode="reflect")
+                pad = [
+                    0 if s else layer.dilation[0] for s in (left, right, top, bottom)
+                ]
+                if any(pad):
+                    x = nn.functional.pad(x, pad, mode="reflect")
                 x = nn.functional.conv2d(
                     x, layer.weight, layer.bias, dilation=layer.dilation
                 )
