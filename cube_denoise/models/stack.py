@@ -6,9 +6,11 @@ of each to take. Nothing of it is from a paper: time-dependent shrinkage of the 
 a Laplacian pyramid (Burt and Adelson, 1983), with learnt weights.
 """
 
+import copy
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Self
 
 import torch
 from torch import nn
@@ -151,6 +153,10 @@ class StackNetwork(nn.Module):
             found.scale * estimate,
             self.config.std_factor * std[:, :, :rows, :columns],
         )
+
+    def fused(self) -> Self:
+        """Return an inference copy; there is nothing to fold."""
+        return copy.deepcopy(self).eval()
 
     def _combine(self, found: Features) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalised estimate and logarithm of its spread, padded."""
