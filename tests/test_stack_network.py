@@ -231,7 +231,7 @@ def test_the_loss_is_smallest_for_truth_and_quantile() -> None:
 
 
 def test_it_learns() -> None:
-    """Seconds of training beat the untrained network and the raw series."""
+    """Seconds of training beat the untrained network, already a Wiener filter."""
     torch.manual_seed(0)
     made = StackNetwork(SMALL)
     how = torch.optim.AdamW(made.parameters(), lr=3e-3)
@@ -247,4 +247,4 @@ def test_it_learns() -> None:
         loss(made, drawn(number)).backward()
         torch.nn.utils.clip_grad_norm_(made.parameters(), 5.0)
         how.step()
-    assert score() < before - 0.1
+    assert score() < before - 0.04
