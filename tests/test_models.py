@@ -317,7 +317,7 @@ def test_weights_too_large_for_half_precision_are_refused(tmp_path):
 
 @pytest.mark.parametrize("name", zoo.ARCHITECTURES)
 def test_configurations_of_architectures_are_hashable_and_jsonable(name):
-    config, kind = zoo._classes(name)
+    config, kind = zoo.classes(name)
     default = config()
     assert hash(default) == hash(config())
     assert kind(default).config == default

@@ -42,7 +42,7 @@ def variant_config(name: str) -> Any:
     if name not in VARIANTS:
         raise ValueError(f"{name=}: known networks are {', '.join(VARIANTS)}")
     architecture, arguments = VARIANTS[name]
-    return _classes(architecture)[0](**arguments)
+    return classes(architecture)[0](**arguments)
 
 
 def create_model(name: str) -> Any:
@@ -54,7 +54,7 @@ def create_model(name: str) -> Any:
         If `name` is unknown.
     """
     config = variant_config(name)
-    return _classes(VARIANTS[name].architecture)[1](config)
+    return classes(VARIANTS[name].architecture)[1](config)
 
 
 def model_folder(name_or_path: str | Path) -> Path:
@@ -197,7 +197,7 @@ def save_model(
         If the class of `model` is not registered, or a weight is too large for `half`.
     """
     folder, architecture = Path(folder), type(model).__name__
-    _classes(architecture)
+    classes(architecture)
     data = safetensors.torch.save(_stored(model, half=half))
     config = {
         "architecture": architecture,
@@ -230,7 +230,7 @@ def _stored(model: Any, *, half: bool) -> dict[str, torch.Tensor]:
     return state
 
 
-def _classes(architecture: str) -> tuple[Any, Any]:
+def classes(architecture: str) -> tuple[Any, Any]:
     """Configuration and network of an architecture; its module is imported now."""
     if architecture not in ARCHITECTURES:
         raise ValueError(
@@ -252,7 +252,7 @@ def _network_of(path: Path) -> tuple[Any, Any]:
     """Configuration and class of the network that a ``config.json`` describes."""
     record = _record(path)
     try:
-        config, kind = _classes(str(record.get("architecture")))
+        config, kind = classes(str(record.get("architecture")))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     given = record.get("arguments")
