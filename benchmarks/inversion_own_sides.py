@@ -1,14 +1,17 @@
-"""Our solver, the memory pass and our inversion of a cube, for `inversion_worker`."""
+"""Our solver, our inversion of a cube and a pass without either solved."""
 
 import json
 import shutil
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 import numpy as np
+import xarray as xr
 
 import cube_denoise
 from benchmarks.inversion_ours import memory_pass, solve_ours
 from benchmarks.inversion_side import Inputs, Side
+from cube_denoise.reference import read_window
 
 
 def solver(inputs: Inputs, threads: int) -> Side:
@@ -64,6 +67,54 @@ def through_cube(inputs: Inputs, threads: int) -> Side:
         version=cube_denoise.__version__,
         prepare=renew,
     )
+
+
+def store_pass(inputs: Inputs, threads: int) -> Side:
+    """Read all pairs of the cube and write series and maps, without solving."""
+    from cube_denoise import store
+    from cube_denoise.blocks import windows
+    from cube_denoise.cluster import Workers
+    from cube_denoise.invert import inversion_block, inversion_cuts
+
+    made, used = inputs.folder / "cube", inputs.folder / f"pass-{threads}"
+    times = np.datetime64("2020-01-01", "s") + inputs.days.astype("m8[D]")
+
+    def renew() -> None:
+        shutil.rmtree(used, ignore_errors=True)
+        shutil.copytree(made, used)
+
+    def go() -> None:
+        cube = store.open_cube(str(used))
+        sizes = {"time": times.size, "y": cube.sizes["y"], "x": cube.sizes["x"]}
+        cuts = windows(**inversion_cuts(cube, inversion_block(cube)))
+        stage = store.stage(str(used), step="pass", branch="main", asked={})
+        with stage as under_way, Workers("threads", count=threads) as workers:
+            under_way.change(
+                lambda root: store.declare(root, PASSED, sizes, times=times), "layout"
+            )
+            work = partial(_pass_on, dates=times.size)
+            under_way.fill(work, cuts, workers, advance=lambda amount: None)
+            under_way.publish("nothing solved")
+
+    return Side(
+        solve=go, series=np.asarray, version=cube_denoise.__version__, prepare=renew
+    )
+
+
+PASSED = ("displacement", "displacement_std", "velocity", "velocity_std")
+"""What `store_pass` writes: the larger part of what an inversion does."""
+
+
+def _pass_on(
+    cube: xr.Dataset, window: Mapping[str, slice], *, dates: int
+) -> Iterator[tuple[Mapping[str, slice], dict[str, np.ndarray]]]:
+    """Pairs go on as if they were dates: noise that does not compress either."""
+    phase, coherence = (
+        read_window(cube, name, window) for name in ("unwrapped_phase", "coherence")
+    )
+    series = {"displacement": phase[:dates], "displacement_std": coherence[:dates]}
+    yield {"time": slice(0, dates), **window}, series
+    yield window, {"velocity": phase[0], "velocity_std": phase[1]}
 
 
 def _outputs(inputs: Inputs) -> int:

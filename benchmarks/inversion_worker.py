@@ -26,6 +26,7 @@ SIDES = {
     "cube_denoise": "benchmarks.inversion_own_sides:solver",
     "memory pass": "benchmarks.inversion_own_sides:memory",
     "invert_cube": "benchmarks.inversion_own_sides:through_cube",
+    "store pass": "benchmarks.inversion_own_sides:store_pass",
     "MintPy": "benchmarks.inversion_peer_sides:mintpy_patch",
     "ifgram_inversion.py": "benchmarks.inversion_peer_sides:mintpy_command",
     "insar-rs": "benchmarks.inversion_peer_sides:insar_rs",
