@@ -120,7 +120,7 @@ def measure(url: Path, model: str, steps: Sequence[str]) -> list[Row]:
             "largest task": (Measured.largest / 1e3, "kB"),
             "peak of a worker": (max(f["peak"] for f in found) / 2**20, "MiB"),
             "spilled": (sum(f["spilled"] for f in found), "bytes"),
-            "pauses": (logs.count("ausing worker"), "1"),
+            "pauses": (sum("Pausing worker" in str(line) for line in logs), "1"),
             "workers lost": (lost, "1"),
         }
         how = f"{step}, {Path(model).name}" if step == "correct" else step
