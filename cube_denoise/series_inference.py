@@ -1,14 +1,15 @@
 """Run a stack network over windows of a cube: the displacement it sees on all dates.
 
-Scenes of up to `TILE` pixels a side are seen whole. Of larger ones the network sees
-tiles that overlap, on a lattice anchored at the first pixel of the cube, each less its
-mean on every date; what these means are, it is asked of the whole scene at a lower
-resolution. So the result of a pixel does not depend on the window asked for.
+A network with a finite view sees tiles with a halo. One with a wider view sees scenes
+of up to `TILE` pixels a side whole; of larger ones tiles that overlap, on a lattice
+anchored at the first pixel of the cube, each less its mean on every date; what these
+means are, it is asked of the whole scene at a lower resolution. So the result of a
+pixel does not depend on the window asked for.
 """
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -18,7 +19,7 @@ from cube_denoise import halo
 from cube_denoise.blocks import spans, windows
 from cube_denoise.cluster import task_threads
 from cube_denoise.conventions import X, Y, phase_to_displacement
-from cube_denoise.corrections.correction import Run
+from cube_denoise.corrections.correction import Run, pair_windows
 from cube_denoise.corrections.series import Stack, dates_of
 from cube_denoise.gaps import fill_gaps
 from cube_denoise.inference import Network, loaded, read_tile
@@ -30,6 +31,8 @@ TILE = 256
 READ_SIZE = 256
 """Side of the windows in which the whole scene is averaged, px; a multiple of any
 factor of `_coarsening`."""
+LEAST_DATES = 3
+"""Visible dates without which nothing is known of a tile."""
 COHERENCE = 0.7
 """Told to the network where a cube has no coherence."""
 
@@ -47,15 +50,19 @@ class SeriesModel:
     """m"""
     years: np.ndarray
     """Of the dates, since the first."""
+    radius: int | None
+    """Receptive radius of the network, pixels; None for a wider view."""
+    relief: tuple[float, float] | None
+    """Elevation, m, that the network is told as 0 and 1; None = it is told metres."""
     means: Mapping[Place, np.ndarray]
-    """Displacement of every tile, m, the mean over it on every date; empty where the
-    scene is seen whole."""
+    """Displacement of every tile, m, the mean over it on every date; empty where no
+    tile is seen without it."""
 
     def within(self, shape: tuple[int, int], target: halo.Tile) -> "SeriesModel":
         """The same with the means of the tiles that one window needs alone."""
         needed = {_place(tile) for tile, _ in _views(shape, target)}
         means = {place: m for place, m in self.means.items() if place in needed}
-        return SeriesModel(self.network, self.stack, self.wavelength, self.years, means)
+        return replace(self, means=means)
 
 
 def series_model(
@@ -79,15 +86,19 @@ def series_model(
     SeriesModel
     """
     days = (stack.times - stack.times[0]) / np.timedelta64(1, "D")
+    known = loaded(network)
+    relative = getattr(known, "relative_elevation", False)
     model = SeriesModel(
-        network,
-        stack,
-        float(cube.attrs["wavelength"]),
-        np.asarray(days, "float64") / 365.25,
-        {},
+        network=network,
+        stack=stack,
+        wavelength=float(cube.attrs["wavelength"]),
+        years=np.asarray(days, "float64") / 365.25,
+        radius=known.receptive_radius,
+        relief=_relief(cube) if relative else None,
+        means={},
     )
     shape = (cube.sizes[Y], cube.sizes[X])
-    if _seen_whole(shape):
+    if model.radius is not None or _seen_whole(shape):
         return model
     factor = _coarsening(shape)
     coarse = _coarse_scene(cube, factor, run)
@@ -100,9 +111,8 @@ def series_model(
     ).phase
     small = coarse["elevation"].shape
     seen, _ = _run(
-        network,
+        model,
         phase_to_displacement(series.reshape(-1, *small), model.wavelength),
-        model.years,
         coarse["elevation"],
         coarse["coherence"],
     )
@@ -113,7 +123,7 @@ def series_model(
             slice(s.start // factor, -(-s.stop // factor)) for s in clipped
         )
         means[_place(tile)] = seen[:, rows, columns].mean((1, 2), dtype="float64")
-    return SeriesModel(network, stack, model.wavelength, model.years, means)
+    return replace(model, means=means)
 
 
 def stack_displacement(
@@ -137,27 +147,55 @@ def stack_displacement(
         m.
     """
     shape = (cube.sizes[Y], cube.sizes[X])
+    if model.radius is not None:
+        return _with_halo(cube, target, model, model.radius)
     if _seen_whole(shape):
         whole = halo.Tile(slice(0, shape[0]), slice(0, shape[1]))
         seen, std = _tile(cube, whole, model)
         return seen[:, *target], std[:, *target]
-    total: np.ndarray | None = None
+    sides = [s.stop - s.start for s in target]
+    total, weights = np.zeros((2, model.years.size, *sides)), np.zeros(sides)
     hann = np.sin(np.pi * (np.arange(TILE) + 0.5) / TILE) ** 2
     for tile, clipped in _views(shape, target):
         both = np.stack(_tile(cube, clipped, model))
+        if np.isnan(both[0]).any():
+            continue  # its neighbours may know more
         both[0] += model.means[_place(tile)][:, None, None].astype("float32")
         part = halo.intersect(clipped, target)
-        if total is None:
-            sides = [s.stop - s.start for s in target]
-            total, weights = np.zeros((*both.shape[:2], *sides)), np.zeros(sides)
         inside = halo.shift(part, tile)
         weight = np.outer(hann[inside[0]], hann[inside[1]])
         here = (Ellipsis, *halo.shift(part, target))
         total[here] += weight * both[(Ellipsis, *halo.shift(part, clipped))]
         weights[here] += weight
-    assert total is not None
-    seen, std = (total / weights).astype("float32")
+    with np.errstate(invalid="ignore"):
+        seen, std = (total / weights).astype("float32")
     return seen, std
+
+
+def _with_halo(
+    cube: xr.Dataset, target: halo.Tile, model: SeriesModel, radius: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """`stack_displacement` of a network with a finite view."""
+    lattice = halo.Lattice((cube.sizes[Y], cube.sizes[X]), TILE, radius)
+    sides = [s.stop - s.start for s in target]
+    both = np.empty((2, model.years.size, *sides), "float32")
+    seen = zip(lattice.tiles(target), lattice.views(target), strict=True)
+    for tile, (view, _) in seen:
+        part = halo.intersect(tile, target)
+        inside = (slice(None), *halo.shift(part, view))
+        for k, values in enumerate(_tile(cube, view, model)):
+            both[(k, slice(None), *halo.shift(part, target))] = values[inside]
+    return both[0], both[1]
+
+
+def _relief(cube: xr.Dataset) -> tuple[float, float]:
+    """Lowest and highest elevation, m; of equals where there is none."""
+    low, high = np.inf, -np.inf
+    for window in pair_windows(cube) if "elevation" in cube else ():
+        height = read_tile(cube["elevation"], halo.Tile(window[Y], window[X]))
+        height = height[np.isfinite(height)]
+        low, high = height.min(initial=low), height.max(initial=high)
+    return (float(low), float(high)) if high >= low else (0.0, 0.0)
 
 
 def _seen_whole(shape: tuple[int, int]) -> bool:
@@ -256,41 +294,38 @@ def _tile(
     """Displacement and its standard deviation in a tile, m."""
     phase = dates_of(cube, {Y: tile.y, X: tile.x}, model.stack)
     series = phase_to_displacement(phase, model.wavelength)
-    return _run(
-        model.network,
-        series,
-        model.years,
-        _elevation(cube, tile),
-        _coherence(cube, tile),
-    )
+    return _run(model, series, _elevation(cube, tile), _coherence(cube, tile))
 
 
 def _run(
-    network: Network,
+    prepared: SeriesModel,
     series: np.ndarray,
-    years: np.ndarray,
     elevation: np.ndarray,
     coherence: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Outputs of the network; zeros where it is given no data at all."""
+    """Outputs of the network; NaN where it would be given too few dates."""
     from cube_denoise import device as devices
 
     visible = np.isfinite(series)
-    if visible.any((1, 2)).sum() < 3:
-        return np.zeros(series.shape, "float32"), np.full(
-            series.shape, np.nan, "float32"
-        )
+    if visible.any((1, 2)).sum() < LEAST_DATES:
+        nothing = np.full(series.shape, np.nan, "float32")
+        return nothing, nothing
+    elevation = np.nan_to_num(elevation)
+    if prepared.relief is not None:
+        low, high = prepared.relief
+        elevation = (elevation - low) / (high - low if high > low else 1.0)
+    network = prepared.network
     device = devices.device_here()
     model = loaded(network, device)
     if not isinstance(network.model, str):
         device = devices.device_of(model)
     seen, std = devices.outputs_of(
-        model,
+        getattr(model, "whole_stack", model),
         (
             np.where(visible, series, 0).astype("float32"),
             visible,
-            years.astype("float32"),
-            np.nan_to_num(elevation),
+            prepared.years.astype("float32"),
+            elevation.astype("float32"),
             np.nan_to_num(coherence, nan=COHERENCE),
         ),
         device=device,

@@ -7,6 +7,11 @@ import xarray as xr
 
 import cube_denoise as cd
 from cube_denoise.corrections.stack_network import StackNetworkCorrection
+from cube_denoise.models.autoencoder import (
+    SeriesAutoencoder,
+    SeriesAutoencoderConfig,
+    fill_in_time,
+)
 from cube_denoise.models.stack import StackConfig, StackNetwork
 from cube_denoise.simulate import PairErrors, simulate_stack
 
@@ -19,7 +24,7 @@ def network() -> StackNetwork:
     model = StackNetwork(SMALL)
     with torch.no_grad():
         for head in (*model.heads, model.finest):
-            head.weight.normal_(0, 0.05)
+            head.layer.weight.normal_(0, 0.05)
     return model.eval()
 
 
@@ -58,6 +63,8 @@ def test_data_are_kept_and_changed(large):
 class Believing(torch.nn.Module):
     """Takes all it is given for displacement, but for the mean of every date."""
 
+    receptive_radius = None
+
     def forward(self, series, visible, years, elevation, coherence):
         seen = series - series.mean((2, 3), keepdim=True)
         return seen, torch.ones_like(seen)
@@ -74,6 +81,29 @@ def test_motion_wider_than_a_tile_is_kept(shape):
     missed = found - phase
     missed -= missed.mean((1, 2), keepdims=True)
     assert np.abs(missed).max() < 1e-3 * np.abs(phase).max()
+
+
+def test_a_finite_view_has_a_halo(large):
+    """Tiles of the autoencoder join as if there were none."""
+    torch.manual_seed(2)
+    config = SeriesAutoencoderConfig(dates=3, channels=4, between=0, decoder=1)
+    model = SeriesAutoencoder(config).eval()
+    with torch.no_grad():
+        model.output.weight.normal_(0, 0.3)
+    whole = corrected(large, model, block=512)
+    np.testing.assert_array_equal(corrected(large, model, block=192), whole)
+    seams = whole[:, :, 250:262] - large["unwrapped_phase"].values[:, :, 250:262]
+    steps = np.nanmean(np.abs(np.diff(seams, axis=2)), (0, 1))
+    assert steps.max() < 2 * np.median(steps)
+
+
+def test_gaps_are_filled_in_time():
+    series = torch.tensor([0.0, 5.0, 9.0, 9.0, 4.0, 9.0])[None, :, None, None]
+    seen = torch.tensor([0, 1, 0, 0, 1, 0], dtype=torch.bool)[None, :, None, None]
+    years = torch.tensor([[0.0, 1.0, 1.5, 2.0, 3.0, 4.0]])
+    found = fill_in_time(series, seen, years).ravel().tolist()
+    assert found == [5.0, 5.0, 4.75, 4.5, 4.0, 4.0]
+    assert not fill_in_time(series, seen & False, years).any()
 
 
 def test_few_dates_are_refused():

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+CENTIMETRES = 100.0
+"""In a metre."""
 SLOPE = 0.1
 """Of the rectifiers, for negative values."""
 
@@ -68,6 +70,8 @@ class SeriesAutoencoder(nn.Module):
         self.output = _conv2d(c, 1)
         self.receptive_radius = len(encoder) + self.config.decoder + 1
         """Pixels beyond which the series does not change an output pixel."""
+        self.relative_elevation = True
+        """Elevation is given from 0 to 1."""
         self.smallest_side = 2
         """Pixels a side that a map must have at least, for edges to be reflected."""
         for module in self.modules():
@@ -111,6 +115,40 @@ class SeriesAutoencoder(nn.Module):
             x = functional.leaky_relu(convolution(x), SLOPE)
         return self.output(x)
 
+    def whole_stack(
+        self,
+        series: torch.Tensor,
+        visible: torch.Tensor,
+        years: torch.Tensor,
+        elevation: torch.Tensor,
+        coherence: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Displacement of all dates, by `slide`; given what the stack network is.
+
+        Parameters
+        ----------
+        series : torch.Tensor, shape (batch, time, y, x)
+            Displacement, m, since whichever date. Gaps are filled in time.
+        visible : torch.Tensor of bool, shape (batch, time, y, x)
+            Where it is known.
+        years : torch.Tensor, shape (batch, time)
+            Increasing.
+        elevation : torch.Tensor, shape (batch, y, x)
+            From 0 to 1 over the whole scene, as `relative_elevation` makes it.
+        coherence : torch.Tensor
+            Not used.
+
+        Returns
+        -------
+        displacement : torch.Tensor, shape (batch, time, y, x)
+            m, since the first date.
+        std : torch.Tensor
+            NaN: this network does not know it.
+        """
+        filled = fill_in_time(series, visible, years)
+        moved = slide(self, CENTIMETRES * filled, elevation) / CENTIMETRES
+        return moved, torch.full_like(moved, torch.nan)
+
     def fused(self) -> "SeriesAutoencoder":
         """Return an inference copy, its weights laid out for quick convolutions."""
         fused = copy.deepcopy(self).eval()
@@ -121,6 +159,30 @@ class SeriesAutoencoder(nn.Module):
                     memory_format=torch.channels_last_3d
                 )
         return fused
+
+
+def fill_in_time(
+    series: torch.Tensor, visible: torch.Tensor, years: torch.Tensor
+) -> torch.Tensor:
+    """Fill each pixel's gaps linearly in time, beyond its dates with the nearest.
+
+    Parameters are those of `SeriesAutoencoder.whole_stack`; pixels that are never
+    visible become 0.
+    """
+    last = series.shape[1] - 1
+    number = torch.arange(last + 1, device=series.device)[:, None, None]
+    before = torch.where(visible, number, -1).cummax(1).values
+    after = torch.where(visible, number, last + 1).flip(1).cummin(1).values.flip(1)
+    before, after = (
+        torch.where(before < 0, after, before).clamp(max=last),
+        torch.where(after > last, before, after).clamp(min=0),
+    )
+    time = years[:, :, None, None].expand_as(series)
+    begin, end = time.gather(1, before), time.gather(1, after)
+    share = torch.where(after > before, (time - begin) / (end - begin), 0)
+    known = torch.where(visible, series, 0)
+    low, high = known.gather(1, before), known.gather(1, after)
+    return low + share * (high - low)
 
 
 def relative_elevation(elevation: torch.Tensor) -> torch.Tensor:

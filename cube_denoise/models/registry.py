@@ -28,7 +28,9 @@ ARCHITECTURES = {
     "BridgeDenoiser": Architecture("bridge", "BridgeConfig"),
     "AutoencoderKL": Architecture("latent", "AutoencoderKLConfig"),
     "LatentDenoiser": Architecture("latent", "LatentConfig"),
-    "SeriesAutoencoder": Architecture("autoencoder", "SeriesAutoencoderConfig"),
+    "SeriesAutoencoder": Architecture(
+        "autoencoder", "SeriesAutoencoderConfig", sees="stack"
+    ),
 }
 """By class, as in ``config.json``."""
 
@@ -73,6 +75,7 @@ VARIANTS = {
     ),
     "diffusion": Variant("DiffusionDenoiser", {"steps": 4}),
     "bridge": Variant("BridgeDenoiser", {"steps": 2}),
+    "autoencoder": Variant("SeriesAutoencoder"),
     "stack": Variant("StackNetwork"),
 }
 """Networks that can be made by name."""
