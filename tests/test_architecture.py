@@ -60,7 +60,7 @@ FLOORS = (
     "evaluate.record evaluate.report evaluate.station_pictures evaluate.tables ingest "
     "planned_cube steps training training.checkpoint training.fit training.generative "
     "training.learner training.loader training.pairs training.recipe training.run "
-    "training.adapt training.stacks training.task training.transplant warm",
+    "training.adapt training.series training.stacks training.task training.transplant warm",
     # 5: composed.
     "demo dry_run job pipeline update",
     # 6: thin.

@@ -1,16 +1,20 @@
 """The task of the stack network: samples, learning and scores."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
 from cube_denoise.models import registry, zoo
 from cube_denoise.models import stack_features as features
+from cube_denoise.models.autoencoder import SeriesAutoencoder, SeriesAutoencoderConfig
 from cube_denoise.models.registry import Variant
 from cube_denoise.models.stack import StackConfig, StackNetwork
 from cube_denoise.stack_samples import StackSampling
 from cube_denoise.training import recipe, run, stacks
 from cube_denoise.training.recipe import Recipe
+from cube_denoise.training.series import SeriesTask
 from cube_denoise.training.stacks import StackTask, centred, held_out_scores
 from cube_denoise.training.task import Setup
 
@@ -22,12 +26,16 @@ TINY = {"channels": (8, 12), "heads": 2}
 class Believing(torch.nn.Module):
     """Takes all it is given for displacement."""
 
+    receptive_radius = None
+
     def forward(self, series, visible, years, elevation, coherence):
         return series, torch.full_like(series, 1e9)
 
 
 class Denying(torch.nn.Module):
     """Sees no displacement at all, and is sure of it."""
+
+    receptive_radius = None
 
     def forward(self, series, visible, years, elevation, coherence):
         return 0 * series, 0 * series
@@ -94,3 +102,30 @@ def test_training_makes_a_model_that_corrects(tmp_path, monkeypatch):
     assert isinstance(zoo.load_model(folder), StackNetwork)
     assert zoo.what_it_sees(folder) == "stack"
     assert "all dates at once" in (folder / "README.md").read_text()
+
+
+def test_series_of_the_autoencoder():
+    sampling = StackSampling(
+        sides=(32,), dates=(3, 3), volume=32 * 32 * 6, bank=3, hiding=0, gappy=0
+    )
+    task = SeriesTask(sampling=sampling)
+    config = SeriesAutoencoderConfig(dates=3, channels=4, between=0, decoder=1)
+    given = Setup(config, 0)
+    batch = task.draw(given, "train", 1)
+    assert batch.series.shape == (2, 3, 32, 32)
+    assert not batch.series[:, 0].any()
+    assert batch.elevation.min() == 0 and batch.elevation.max() == 1
+    exact = task.loss(lambda series, elevation: batch.displacement, batch)
+    assert exact == 0 < task.loss(SeriesAutoencoder(config), batch)
+    with pytest.raises(ValueError, match=r"sampling.dates=\(3, 3\) must be \(9, 9\)"):
+        task.draw(Setup(SeriesAutoencoderConfig(), 0), "train", 0)
+
+
+def test_scores_of_an_autoencoder(monkeypatch):
+    torch.manual_seed(0)
+    config = SeriesAutoencoderConfig(dates=3, channels=4, between=0, decoder=1)
+    few = partial(held_out_scores, count=3)
+    monkeypatch.setattr("cube_denoise.training.series.held_out_scores", few)
+    found = SeriesTask().scores(SeriesAutoencoder(config).eval())
+    # A new one sees no displacement.
+    assert found["amplitude_slope"] == 0 and found["false_alarm_corrected_mm"] == 0

@@ -6,6 +6,7 @@ from typing import Any
 from cube_denoise.dataset import Signals
 from cube_denoise.training.generative import GenerativeTask
 from cube_denoise.training.pairs import PairTask
+from cube_denoise.training.series import SeriesTask
 from cube_denoise.training.stacks import StackTask
 from cube_denoise.training.task import Task
 
@@ -75,6 +76,7 @@ RECIPES = {
         steps=1500,
         task=GenerativeTask(batch=8, patch=128, crops=2, signals=DOWN_TO_2_MM),
     ),
+    "autoencoder": Recipe(steps=1500, channels_last=False, task=SeriesTask()),
     "stack": Recipe(
         steps=3000,
         learning_rate=2e-3,

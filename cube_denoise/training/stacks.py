@@ -7,11 +7,14 @@ import numpy as np
 import torch
 
 from cube_denoise import evaluate
-from cube_denoise.conventions import X, Y, phase_to_displacement, years_since
+from cube_denoise.conventions import X, Y, phase_to_displacement
+from cube_denoise.corrections.correction import in_turn
 from cube_denoise.corrections.series import dates_of, stack_of
-from cube_denoise.device import outputs_of
+from cube_denoise.halo import Tile
+from cube_denoise.inference import Network
 from cube_denoise.model_card import CardText
 from cube_denoise.models.stack_loss import stack_loss
+from cube_denoise.series_inference import series_model, stack_displacement
 from cube_denoise.simulate.assembly import Scene
 from cube_denoise.simulate.seeds import split_seed
 from cube_denoise.simulate.stack import simulate_stack
@@ -155,23 +158,14 @@ def seen_by(model: Any, scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarra
     """
     cube = scene.cube
     stack = stack_of(cube)
-    whole = {Y: slice(0, cube.sizes[Y]), X: slice(0, cube.sizes[X])}
-    phase = dates_of(cube, whole, stack)
+    whole = Tile(slice(0, cube.sizes[Y]), slice(0, cube.sizes[X]))
+    phase = dates_of(cube, {Y: whole.y, X: whole.x}, stack)
     series = phase_to_displacement(phase, float(cube.attrs["wavelength"]))
-    visible = np.isfinite(series)
-    estimate, std = outputs_of(
-        model,
-        (
-            np.where(visible, series, 0).astype("float32"),
-            visible,
-            years_since(stack.times, stack.times[0]).astype("float32"),
-            cube["elevation"].values.astype("float32"),
-            np.nan_to_num(cube["coherence"].mean("pair").values, nan=0.5),
-        ),
-        device="cpu",
-        threads=torch.get_num_threads(),
-    )
-    return centred(series), centred(np.where(visible, estimate, np.nan)), std
+    network = Network(model, "", "float32", torch.get_num_threads())
+    prepared = series_model(cube, network, stack, in_turn)
+    estimate, std = stack_displacement(cube, whole, prepared)
+    seen = np.where(np.isfinite(series), estimate, np.nan)
+    return centred(series), centred(seen), std
 
 
 def centred(series: np.ndarray) -> np.ndarray:
