@@ -19,13 +19,11 @@ FLOORS = (
     "cycle_search device gaps grid interferogram inversion inversion.carried_spread "
     "inversion.continuation inversion.elimination inversion.gaps "
     "inversion.incremental inversion.kernel inversion.lanes inversion.robust "
-    "inversion.solver inversion.spread inversion.tiles models.dncnn models.registry "
-    "models.stack models.stack_features models.stack_loss "
-    "models.zoo network normalise pair_variances places progress raster_access "
-    "same_pixels "
-    "models.autoencoder models.restormer models.swinir "
-    "models.bridge models.coloured models.diffusion models.latent models.samplers "
-    "models.unet "
+    "inversion.solver inversion.spread inversion.tiles models.autoencoder "
+    "models.bridge models.coloured models.diffusion models.dncnn models.latent "
+    "models.registry models.restormer models.samplers models.stack "
+    "models.stack_features models.stack_loss models.swinir models.unet models.zoo "
+    "network normalise pair_variances places progress raster_access same_pixels "
     "simulate.assembly simulate.atmosphere simulate.climate simulate.crack "
     "simulate.deformation simulate.ground simulate.ionosphere simulate.pair_errors "
     "simulate.residual_fields simulate.seeds simulate.sensor simulate.sources "
@@ -36,31 +34,32 @@ FLOORS = (
     "corrections.components corrections.correction corrections.elevation "
     "corrections.independent corrections.local_elevation corrections.network "
     "corrections.principal corrections.ramp corrections.separation corrections.series "
-    "corrections.stack_network series_inference "
-    "corrections.temporal_filter corrections.weather corrections.wiener delay_files "
-    "delays evaluate evaluate.consistency evaluate.gnss evaluate.scores "
-    "evaluate.similarity evaluate.station_misfit evaluate.stations evaluate.structure "
-    "evaluate.uncertainty halo hyp3 inference map_axes model_card products rate_error "
-    "reference reference_area reference_date reference_pixels simulate simulate.hyp3 "
-    "simulate.noise_bank simulate.pair simulate.recipes "
-    "simulate.recipes.autoencoder_paper simulate.recipes.dncnn_paper "
-    "simulate.recipes.poster_sources simulate.recipes.recipe simulate.recipes.stacks "
-    "simulate.scene simulate.stack simulate.transplant stac_item stac_source store "
-    "store.answers store.drafting store.filling store.layout store.owners store.plain "
-    "store.repository store.shards store.staging store.upkeep time_fit velocity",
+    "corrections.stack_network corrections.temporal_filter corrections.weather "
+    "corrections.wiener delay_files delays evaluate evaluate.consistency "
+    "evaluate.gnss evaluate.scores evaluate.similarity evaluate.station_misfit "
+    "evaluate.stations evaluate.structure evaluate.uncertainty halo hyp3 inference "
+    "map_axes model_card products rate_error reference reference_area reference_date "
+    "reference_pixels series_inference simulate simulate.hyp3 simulate.noise_bank "
+    "simulate.pair simulate.recipes simulate.recipes.autoencoder_paper "
+    "simulate.recipes.dncnn_paper simulate.recipes.poster_sources "
+    "simulate.recipes.recipe simulate.recipes.stacks simulate.scene simulate.stack "
+    "simulate.transplant stac_item stac_source store store.answers store.drafting "
+    "store.filling store.layout store.owners store.plain store.repository "
+    "store.shards store.staging store.upkeep time_fit velocity",
     # 3: what is done to a cube.
     "append catalog changes charts correct cube_fit dataset evaluate.columns "
     "evaluate.held_out evaluate.injection evaluate.recovery evaluate.redrawn "
     "evaluate.scoring export extend inversion_window invert last_inversion "
-    "pair_residuals pair_sources plot series_sums "
-    "stack_samples state summary unwrapping versions",
+    "pair_residuals pair_sources plot series_sums stack_samples state summary "
+    "unwrapping versions",
     # 4: what fills a cube or a network.
     "block_cost calibration estimate evaluate.detection_pictures evaluate.findings "
     "evaluate.injection_pictures evaluate.judge evaluate.page evaluate.pictures "
     "evaluate.record evaluate.report evaluate.station_pictures evaluate.tables ingest "
-    "planned_cube steps training training.checkpoint training.fit training.generative "
-    "training.learner training.loader training.pairs training.recipe training.run "
-    "training.adapt training.series training.stacks training.task training.transplant warm",
+    "planned_cube steps training training.adapt training.checkpoint training.fit "
+    "training.generative training.learner training.loader training.pairs "
+    "training.recipe training.run training.series training.stacks training.task "
+    "training.transplant warm",
     # 5: composed.
     "demo dry_run job pipeline update",
     # 6: thin.
