@@ -131,7 +131,10 @@ def outputs_of(
     if device == CPU:
         torch.set_num_threads(threads)
     given = [torch.from_numpy(np.ascontiguousarray(a))[None].to(device) for a in arrays]
-    with _gpu if device == CUDA else nullcontext(), _computing(device, precision):
+    with (
+        _gpu if device == CUDA else nullcontext(),
+        _computing(model, device, precision),
+    ):
         return [out[0].float().cpu().numpy() for out in model(*given)]
 
 
@@ -191,7 +194,7 @@ def _on_cpu(
     torch.set_num_threads(threads)
     x = torch.from_numpy(np.stack(group))
     x = x.contiguous(memory_format=torch.channels_last)
-    with _computing(CPU, precision):
+    with _computing(model, CPU, precision):
         values = np.asarray(model(x, *more)[:, 0].float())
     return lambda: values
 
@@ -206,7 +209,7 @@ def _on_gpu(
     np.stack(group, out=pinned.numpy())
     key = (id(model), group[0].shape, precision)
     try:
-        with _gpu, _computing(CUDA, precision):
+        with _gpu, _computing(model, CUDA, precision):
             before = torch.cuda.memory_allocated()
             if key not in _needs:
                 torch.cuda.reset_peak_memory_stats()
@@ -244,9 +247,12 @@ def _free() -> int:
 
 
 @contextmanager
-def _computing(device: str, precision: str) -> Iterator[None]:
+def _computing(model: Any, device: str, precision: str) -> Iterator[None]:
     """Set inference, and the precision of products; TF32 is a switch of the process."""
-    low = precision == "bfloat16"
+    weights = next(model.parameters(), None)
+    held = weights is not None and weights.dtype == torch.bfloat16
+    # Autocast would pad in float32 even where nothing is left to convert.
+    low = precision == "bfloat16" and not held
     with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=low):
         if device == CPU:
             yield

@@ -172,7 +172,7 @@ def _load(folder: str, sha256: str, device: str, low: bool) -> Any:
         raise ValueError(f"{folder} changed while it was in use: run the step again")
     model: Any = zoo.load_model(folder).fused()
     if low and getattr(model, "all_bfloat16", False):
-        # Else autocast converts weights at every call, and pads in float32.
+        # Autocast would convert them at every call.
         model = model.bfloat16()
     return model.to(device, memory_format=torch.channels_last)
 
