@@ -69,6 +69,8 @@ class StackSampling:
     """With dates that lack regions, up to half of their area."""
     erring: float = 0.7
     """With decorrelation noise and unwrapping errors, as an inversion leaves them."""
+    layered: float = 0.25
+    """With more delay in proportion to elevation, which follows the seasons."""
     odd: float = 0.3
     """With noise that the simulator does not make: of other strength on every date, and
     of two stacks mixed."""
@@ -251,6 +253,8 @@ class _Drawing:
         every = 2 if 2 * self.side <= SIDE and rng.integers(2) else 1
         delay, elevation = self.cut(every, air.delay[dates], air.elevation)
         noise = delay * 10 ** rng.uniform(-0.3, 0.2)
+        if rng.random() < how.layered:
+            noise = noise + self.layers(elevation, years) * noise.std()
         if rng.random() < how.odd:
             order = rng.permutation(DATES)[: self.count]
             (other,) = self.cut(every, self.bank.air(rng).delay[order])
@@ -284,6 +288,15 @@ class _Drawing:
             part = np.rot90(part, turns, (-2, -1))
             found.append(part[..., ::-1] if mirrored else part)
         return found
+
+    def layers(self, elevation: np.ndarray, years: np.ndarray) -> np.ndarray:
+        """Delay in proportion to elevation: a year's cycle, and other weather."""
+        rng = self.rng
+        course = np.cos(2 * np.pi * (years - rng.random()))
+        course += rng.uniform(0, 1) * rng.standard_normal(self.count)
+        height = (elevation - elevation.mean()) / max(float(elevation.std()), 1e-6)
+        course *= _log_uniform(rng, (0.3, 3.0))
+        return np.asarray(course[:, None, None] * height, "float32")
 
     def motion(self, years: np.ndarray, every: int) -> np.ndarray:
         """Displacement of peak 1, as `sources.draw_moving_sources` composes it."""

@@ -136,7 +136,7 @@ def test_the_scale_is_one_channel() -> None:
     """Without the channel of the noise level the estimate scales with the data."""
     made, given = network(), inputs()
     with torch.no_grad():
-        made.stem.weight[:, made.count + 5 + 2 + 3 + 4 + 2] = 0
+        made.stem.weight[:, made.count + 5 + 2 + 3 + 4 + 3 + 2] = 0
     once = estimate(made, given)
     thrice = estimate(made, given | {"series": 3 * given["series"]})
     assert_same(tuple(3 * a for a in once), thrice)
@@ -231,20 +231,30 @@ def test_the_loss_is_smallest_for_truth_and_quantile() -> None:
 
 
 def test_it_learns() -> None:
-    """Seconds of training beat the untrained network, already a Wiener filter."""
+    """Seconds are enough to do better on what it sees; held-out noise is halved."""
     torch.manual_seed(0)
     made = StackNetwork(SMALL)
     how = torch.optim.AdamW(made.parameters(), lr=3e-3)
-    held = [drawn(k, split="validation") for k in range(8)]
+    seen = [drawn(k) for k in range(4)]
 
     def score() -> float:
         with torch.no_grad():
-            return float(np.mean([loss(made, batch) for batch in held]))
+            return float(np.mean([loss(made, batch) for batch in seen]))
 
     before = score()
     for number in range(40):
         how.zero_grad()
-        loss(made, drawn(number)).backward()
+        loss(made, seen[number % 4]).backward()
         torch.nn.utils.clip_grad_norm_(made.parameters(), 5.0)
         how.step()
-    assert score() < before - 0.04
+    assert score() < before - 0.15
+    parts = []
+    for number in range(8):
+        batch = drawn(number, split="validation")
+        dates = batch.visible.any(3).any(2)
+        truth = centred(batch.displacement, dates)
+        with torch.no_grad():
+            wrong = (made(*batch[:5])[0] - truth) * batch.visible
+        noise = (centred(batch.series, dates) - truth) * batch.visible
+        parts += ((wrong**2).sum((1, 2, 3)) / (noise**2).sum((1, 2, 3))).tolist()
+    assert np.sqrt(np.median(parts)) < 0.5

@@ -16,16 +16,19 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from cube_denoise.models.stack_features import Features, candidate_count, features
+from cube_denoise.models.stack_features import (
+    TRENDS,
+    Features,
+    candidate_count,
+    features,
+)
 
-SCALARS = 22
+SCALARS = 25
 """Input channels beside the candidates."""
 TRUST = (0.0, 0.6, 0.0, 0.4, 0.5)
 """Weights of the first of `Features.evidence` at the start."""
 DOUBT = (2.0, 2.0)
 """Of the misfits in it at the start, around the pixel and on the date."""
-TRENDS = 3
-"""Candidates, the last, that are parts of the displacement."""
 START = 2
 """The candidate the untrained network gives: a local line, as in `temporal-filter`."""
 

@@ -16,9 +16,15 @@ PRIOR = 0.1
 """Added to the variance of a date, of that of the stack: no date weighs everything."""
 
 
+TRENDS = 5
+"""Candidates, the last, that are parts of the displacement: the trend in position and
+elevation of what is rough in time, of the line and of the second local line; then the
+trend in elevation alone of these two."""
+
+
 def candidate_count(widths: int) -> int:
-    """Line, local lines, the series, past, future, 3 of components, 3 trends."""
-    return widths + 10
+    """Line, local lines, the series, past, future, 3 of components, and the trends."""
+    return widths + 7 + TRENDS
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,9 @@ class Features:
     """Time over the length of the visible series, 0 its middle, (batch, time)."""
     apart: torch.Tensor
     """Functions of the time between dates, (batch, time, time, functions)."""
+    by_height: torch.Tensor
+    """How much elevation explains of the line, of the second local line on the date and
+    of what is rough in time, (batch, time, 3)."""
     stack_wide: torch.Tensor
     """Logarithms of dates, length, noise level and relief, (batch, 4)."""
     maps: torch.Tensor
@@ -111,7 +120,13 @@ class Features:
             [torch.log(self.spread), self.seen_dates.float(), self.position], 2
         )
         numbers = torch.cat(
-            [by_date, level, self.stack_wide[:, None].expand(-1, half.shape[1], -1)], 2
+            [
+                by_date,
+                level,
+                self.by_height,
+                self.stack_wide[:, None].expand(-1, half.shape[1], -1),
+            ],
+            2,
         )
         channels = [
             evidence,
@@ -175,7 +190,7 @@ def features(
     scale = torch.where(used > 0, spread, torch.nan).nanmedian(1).values
     scale = scale.clamp_min(FLOOR)
     spread = spread / scale[:, None]
-    x, trend = (a / scale[:, None, None, None] for a in (x, trend))
+    x, trend, rough = (a / scale[:, None, None, None] for a in (x, trend, rough))
     # A hidden date is as good as any.
     spread = torch.where(used > 0, spread, 1.0).clamp_min(0.05)
 
@@ -192,11 +207,23 @@ def features(
     candidates = torch.einsum("btjs,bsyx->btjyx", every, x)
     gain = torch.sqrt((every**2 * spread[:, None, None, :] ** 2).sum(3) + 1e-4)
     itself = 1 + len(widths)
-    trends = [trend] + [_projected(basis, candidates[:, :, k]) for k in (0, 2)]
+    trends = [trend]
+    trends += [
+        _projected(part, candidates[:, :, k])
+        for part in (basis, basis[:, 3:])
+        for k in (0, 2)
+    ]
+    rough = trend + rough
+    parts = (
+        (trends[3], candidates[:, :, 0], True),
+        (trends[4], candidates[:, :, 2], False),
+        (_projected(basis[:, 3:], rough), rough, True),
+    )
+    by_height = torch.stack([_share(*part, used) for part in parts], 2)
     candidates = torch.cat([candidates, torch.stack(trends, 2)], 2)
     misfit = every - every[:, :, itself : itself + 1]
     misfit_gain = torch.sqrt((misfit**2 * spread[:, None, None, :] ** 2).sum(3) + 1e-4)
-    gain = torch.cat([gain, gain[:, :, [itself, 0, 2]]], 2)
+    gain = torch.cat([gain, gain[:, :, [itself, 0, 2, 0, 2]]], 2)
 
     centre = elevation.mean((1, 2), keepdim=True)
     relief = (elevation - centre).std((1, 2)).clamp_min(1.0)
@@ -221,6 +248,7 @@ def features(
             ],
             3,
         ),
+        by_height=by_height,
         stack_wide=torch.stack(
             [
                 torch.log(number / 20),
@@ -321,6 +349,16 @@ def _projected(basis: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return torch.einsum(
         "bkyx,btk->btyx", basis, torch.einsum("bkyx,btyx->btk", basis, x)
     )
+
+
+def _share(
+    part: torch.Tensor, whole: torch.Tensor, all_dates: bool, used: torch.Tensor
+) -> torch.Tensor:
+    """Share of the power that a part has, -1 to 1, of each date or of all used ones."""
+    powers = [(a**2).sum((2, 3)) for a in (part, whole)]
+    if all_dates:
+        powers = [(a * used).sum(1, keepdim=True).expand_as(used) for a in powers]
+    return 2 * (powers[0] / powers[1].clamp_min(1e-6)).clamp(0, 1) - 1
 
 
 def _components(
