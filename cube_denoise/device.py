@@ -121,7 +121,7 @@ def outputs_of(
 
     Parameters
     ----------
-    model : torch.nn.Module
+    model : torch.nn.Module or a method of one
         In eval mode, on `device`; its inputs and outputs begin with a batch axis.
     arrays : sequence of numpy.ndarray
         Without that axis.
@@ -133,7 +133,7 @@ def outputs_of(
     given = [torch.from_numpy(np.ascontiguousarray(a))[None].to(device) for a in arrays]
     with (
         _gpu if device == CUDA else nullcontext(),
-        _computing(model, device, precision),
+        _computing(getattr(model, "__self__", model), device, precision),
     ):
         return [out[0].float().cpu().numpy() for out in model(*given)]
 
