@@ -174,6 +174,8 @@ def _load(folder: str, sha256: str, device: str, low: bool) -> Any:
     if low and getattr(model, "all_bfloat16", False):
         # Autocast would convert them at every call.
         model = model.bfloat16()
+    if zoo.what_it_sees(folder) == "stack":
+        return model.to(device)
     return model.to(device, memory_format=torch.channels_last)
 
 

@@ -6,7 +6,10 @@ import torch
 import xarray as xr
 
 import cube_denoise as cd
+from cube_denoise import store
 from cube_denoise.corrections.stack_network import StackNetworkCorrection
+from cube_denoise.ingest import ingest_dataset
+from cube_denoise.models import zoo
 from cube_denoise.models.autoencoder import (
     SeriesAutoencoder,
     SeriesAutoencoderConfig,
@@ -14,6 +17,7 @@ from cube_denoise.models.autoencoder import (
 )
 from cube_denoise.models.stack import StackConfig, StackNetwork
 from cube_denoise.simulate import PairErrors, simulate_stack
+from cube_denoise.steps import correct_cube, invert_cube
 
 SMALL = StackConfig(channels=(4, 8), heads=2)
 
@@ -81,6 +85,25 @@ def test_motion_wider_than_a_tile_is_kept(shape):
     missed = found - phase
     missed -= missed.mean((1, 2), keepdims=True)
     assert np.abs(missed).max() < 1e-3 * np.abs(phase).max()
+
+
+@pytest.mark.parametrize("kind", ["stack", "autoencoder"])
+def test_a_model_folder_is_found_by_what_it_sees(tmp_path, kind):
+    cube = simulate_stack(seed=4, shape=(40, 48), dates=6).cube
+    torch.manual_seed(0)
+    config = SeriesAutoencoderConfig(dates=3, channels=4, between=0, decoder=1)
+    model = network() if kind == "stack" else SeriesAutoencoder(config).eval()
+    folder = zoo.save_model(model, tmp_path / kind, training={}, card="")
+    found = cd.correct(cube, folder)["corrected_phase"]
+    assert found.attrs["method"] == kind and found.attrs["model_sha256"]
+    np.testing.assert_allclose(found.values, corrected(cube, model), atol=1e-4)
+    url = tmp_path / "cube"
+    ingest_dataset(cube, url)
+    assert correct_cube(url, folder).done == cube.sizes["pair"]
+    assert invert_cube(url, weights="none").done
+    kept = store.open_cube(url)
+    np.testing.assert_allclose(kept["corrected_phase"], found, atol=1e-4)
+    assert correct_cube(url, folder).done == 0
 
 
 def test_a_finite_view_has_a_halo(large):
