@@ -11,6 +11,7 @@ memory of each worker (``VmHWM``).
 """
 
 import logging
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from benchmarks.memory import Sizes, make_cube, narrow_model
 from benchmarks.report import Row, options, report
 from cube_denoise import store
 from cube_denoise.cluster import Workers
+from cube_denoise.invert import inversion_block, inversion_cuts
 from cube_denoise.steps import correct_cube, invert_cube
 
 log = logging.getLogger(__name__)
@@ -80,10 +82,11 @@ def memory_of_worker(dask_worker: Any) -> dict[str, float]:
 def blocks_of(url: Path, step: str) -> int:
     """Blocks that a step cuts a cube into."""
     cube = store.open_cube(url)
-    name = "corrected_phase" if step == "correct" else "velocity"
-    rows, columns = store.writing_unit(cube, name)
+    if step == "invert":
+        return math.prod(map(len, inversion_cuts(cube, inversion_block(cube)).values()))
+    rows, columns = store.writing_unit(cube, "corrected_phase")
     area = -(-cube.sizes["y"] // rows) * -(-cube.sizes["x"] // columns)
-    return area * (cube.sizes["pair"] if step == "correct" else 1)
+    return area * cube.sizes["pair"]
 
 
 def measure(url: Path, model: str, steps: Sequence[str]) -> list[Row]:

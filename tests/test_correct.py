@@ -411,7 +411,7 @@ def test_weights_that_do_not_fit_are_refused(
     (wrong / "config.json").write_text((plain_model / "config.json").read_text())
     weights = (dilated_model / "model.safetensors").read_bytes()
     (wrong / "model.safetensors").write_bytes(weights)
-    with pytest.raises(ValueError, match=r"does not fit its config.json"):
+    with pytest.raises(ValueError, match=r"is not the file that config.json records"):
         correct(stack, wrong)
 
 
