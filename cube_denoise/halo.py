@@ -42,6 +42,13 @@ class Lattice:
         if self.tile < 2 or (self.radius is None and self.tile % 2):
             raise ValueError(f"tile={self.tile} must be an even number of pixels")
 
+    @property
+    def whole(self) -> Tile | None:
+        """The map, where a network with a wider view sees it at once; else None."""
+        if self.radius is not None or max(self.shape) > self.tile:
+            return None
+        return Tile(slice(0, self.shape[0]), slice(0, self.shape[1]))
+
     def tiles(self, window: Tile) -> Iterator[Tile]:
         """Tiles (kept or blended part) that touch `window`, in a fixed order."""
         for y in self._spans(window.y, self.shape[0]):
@@ -64,8 +71,9 @@ class Lattice:
         """Output of the network for `window`.
 
         With a finite view, each tile is computed with a halo of its radius and
-        trimmed: the result is that of the whole map at once. Otherwise tiles overlap
-        by half and are blended with Hann weights.
+        trimmed: the result is that of the whole map at once. Otherwise a map that fits
+        into a tile is seen whole; of larger ones tiles overlap by half and are blended
+        with Hann weights.
 
         Parameters
         ----------
@@ -82,6 +90,9 @@ class Lattice:
 
     def views(self, window: Tile) -> Iterator[tuple[Tile, Tile]]:
         """What the network must see for `window`: the arguments of a `TileFunction`."""
+        if self.whole is not None:
+            yield self.whole, self.whole
+            return
         for tile in self.tiles(window):
             if self.radius is not None:
                 view = clip(grow(tile, self.radius), self.shape)
@@ -110,6 +121,9 @@ class Lattice:
 
     def join(self, outputs: Iterable[np.ndarray], window: Tile) -> np.ndarray:
         """Output for `window` of those for each of its `views`, in their order."""
+        if self.whole is not None:
+            (values,) = outputs
+            return np.asarray(values[shift(window, self.whole)], "float32")
         if self.radius is not None:
             return self._trim(outputs, window)
         return self._blend(outputs, window)

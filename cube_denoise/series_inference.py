@@ -98,7 +98,7 @@ def series_model(
         means={},
     )
     shape = (cube.sizes[Y], cube.sizes[X])
-    if model.radius is not None or _seen_whole(shape):
+    if halo.Lattice(shape, TILE, model.radius).whole or model.radius is not None:
         return model
     factor = _coarsening(shape)
     coarse = _coarse_scene(cube, factor, run)
@@ -149,8 +149,7 @@ def stack_displacement(
     shape = (cube.sizes[Y], cube.sizes[X])
     if model.radius is not None:
         return _with_halo(cube, target, model, model.radius)
-    if _seen_whole(shape):
-        whole = halo.Tile(slice(0, shape[0]), slice(0, shape[1]))
+    if (whole := halo.Lattice(shape, TILE, None).whole) is not None:
         seen, std = _tile(cube, whole, model)
         return seen[:, *target], std[:, *target]
     sides = [s.stop - s.start for s in target]
@@ -196,10 +195,6 @@ def _relief(cube: xr.Dataset) -> tuple[float, float]:
         height = height[np.isfinite(height)]
         low, high = height.min(initial=low), height.max(initial=high)
     return (float(low), float(high)) if high >= low else (0.0, 0.0)
-
-
-def _seen_whole(shape: tuple[int, int]) -> bool:
-    return max(shape) <= TILE
 
 
 def _place(tile: halo.Tile) -> Place:
