@@ -20,6 +20,10 @@ from cube_denoise.corrections.series import MEMORY, STRIP
 
 ITEM = 4
 """Bytes of a value of phase, coherence or a map."""
+SEEN_BYTES = 550
+"""That the network of stacks takes for each pixel and date of a tile, about."""
+OVERLAP = 4
+"""Tiles that blend and see the same pixel."""
 
 
 def bytes_of(name: str, sizes: Mapping[str, int]) -> int:
@@ -73,7 +77,7 @@ def tile_of(cube: xr.Dataset, radius: int | None) -> int:
 
 def inputs_of(correction: Correction) -> tuple[str, ...]:
     """Variables that a correction reads in every block, beside the phase."""
-    if correction.resource != GPU:
+    if correction.resource != GPU or correction.whole_stack:
         return correction.needs
     return tuple(_network(correction).config.inputs)
 
@@ -115,6 +119,19 @@ def block_memory(
     strip = min(STRIP, shape[0]) * shape[1] * count
     temporary = min(rate.memory * strip, 2 * ITEM * strip + 2 * MEMORY)
     return round(max(ITEM * wide * (count + 2 * dates) + temporary, looking))
+
+
+def stack_network_cost(cube: xr.Dataset) -> tuple[int, int]:
+    """Bytes that a tile of a network of stacks takes, and how often a pixel is seen.
+
+    A network that sees tiles with a halo takes less.
+    """
+    from cube_denoise.series_inference import TILE
+
+    dates = np.unique([cube[name].values for name in store.PAIR_TIMES]).size
+    sides = [min(cube.sizes[d], TILE) for d in (Y, X)]
+    seen = 1 if max(cube.sizes[d] for d in (Y, X)) <= TILE else OVERLAP
+    return math.prod(sides) * dates * SEEN_BYTES, seen
 
 
 def overlap(

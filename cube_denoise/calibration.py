@@ -187,7 +187,7 @@ def correction_rate(cube: xr.Dataset, correction: Correction) -> Rate:
 def _layers(correction: Any) -> Iterator[list[float]]:
     """Watch a network: bytes of its largest layer per pixel, in a list of one."""
     largest = [0.0]
-    if correction.resource != GPU:
+    if correction.resource != GPU or correction.whole_stack:
         yield largest
         return
     from cube_denoise.device import device_here

@@ -22,6 +22,7 @@ from cube_denoise.block_cost import (
     overlap,
     radius_of,
     sides_of,
+    stack_network_cost,
     tile_of,
 )
 from cube_denoise.calibration import (
@@ -224,7 +225,7 @@ def estimate_correction(
     else:
         rate, notes = rates.correction(cube, correction), []
     static = len({"elevation"} & set(inputs_of(correction)))
-    if correction.resource == GPU:
+    if correction.resource == GPU and not correction.whole_stack:
         radius = radius_of(correction)
         grown_sides, seen_sides = (
             [network_side(n, c, radius, reading) for n, c in sides_of(cube, cuts)]
@@ -243,6 +244,9 @@ def estimate_correction(
             widest.append(max(grown(n, [cut], reach) for cut in c))
         values = work = len(pairs) * math.prod(read_sides)
         memory = block_memory(cube, correction, rate, (widest[0], widest[1]), static)
+        if correction.resource == GPU:
+            tile, seen = stack_network_cost(cube)
+            work, memory = seen * work, memory + tile
     looked = rate.looks * len(pairs) * rows * columns
     read = (values + looked) * ITEM * (1 + (0 if correction.whole_stack else static))
     speed = codec_speed()

@@ -8,6 +8,7 @@ import xarray as xr
 import cube_denoise as cd
 from cube_denoise import store
 from cube_denoise.corrections.stack_network import StackNetworkCorrection
+from cube_denoise.dry_run import plan_correct
 from cube_denoise.ingest import ingest_dataset
 from cube_denoise.models import zoo
 from cube_denoise.models.autoencoder import (
@@ -99,8 +100,13 @@ def test_a_model_folder_is_found_by_what_it_sees(tmp_path, kind):
     np.testing.assert_allclose(found.values, corrected(cube, model), atol=1e-4)
     url = tmp_path / "cube"
     ingest_dataset(cube, url)
+    (planned,) = plan_correct(url, folder).steps
+    assert planned.tasks == 1 and planned.pairs == cube.sizes["pair"]
+    assert planned.core_seconds > 0 and planned.memory_per_task > cube.nbytes
     assert correct_cube(url, folder).done == cube.sizes["pair"]
     assert invert_cube(url, weights="none").done
+    (planned,) = plan_correct(url, folder).steps
+    assert planned.done == cube.sizes["pair"] and not planned.tasks
     kept = store.open_cube(url)
     np.testing.assert_allclose(kept["corrected_phase"], found, atol=1e-4)
     assert correct_cube(url, folder).done == 0
