@@ -9,6 +9,7 @@ from benchmarks.mexico_city import FOLDER, REFERENCE, effects, mexico_cube
 from cube_denoise import store
 from cube_denoise.corrections import CLASSICAL
 from cube_denoise.invert import invert
+from cube_denoise.models import zoo
 from cube_denoise.network import closure_triplets, connected_subsets, triplet_closure
 from cube_denoise.reference import choose_reference
 from cube_denoise.steps import correct_cube, invert_cube
@@ -132,7 +133,7 @@ CORRECTIONS = sorted(set(CLASSICAL) - {"weather", "wiener"})
 """Those that need neither delay files nor a truth."""
 
 
-@pytest.mark.parametrize("model", [*CORRECTIONS, "dncnn", "dncnn-dilated"])
+@pytest.mark.parametrize("model", [*CORRECTIONS, *zoo.shipped_models()])
 def test_what_a_correction_does_is_reported(url, cube, model):
     correct_cube(url, model, branch=model)
     corrected = store.open_cube(url, branch=model).load()
