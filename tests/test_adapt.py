@@ -148,11 +148,11 @@ def test_what_does_not_help_is_refused(cube, untrained, tmp_path, small_batches)
     done = call("adapt", cube, out, "--model", untrained, "--steps", "1")
     assert done.exit_code == 1
     assert "refused" in done.stderr and "error on held-out dates" in done.stderr
-    assert not out.exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_mistakes(cube, untrained, tmp_path):
-    with pytest.raises(ValueError, match="model='dncnn' does not see stacks"):
+    with pytest.raises(ValueError, match="model='dncnn' is a DnCNN"):
         adapt(cube, tmp_path / "mine", model="dncnn")
     short = tmp_path / "short"
     ingest_dataset(simulate_stack(seed=8, shape=(32, 32), dates=12).cube, short)

@@ -12,6 +12,7 @@ import torch
 from cube_denoise import evaluate, store
 from cube_denoise.model_card import adapted_card
 from cube_denoise.models import zoo
+from cube_denoise.models.stack import StackNetwork
 from cube_denoise.simulate.noise_bank import NoiseBank
 from cube_denoise.simulate.seeds import split_seed
 from cube_denoise.stack_samples import StackBatch, StackSampling, stack_batch
@@ -89,7 +90,8 @@ def adapt(
     the next 20 % say when to stop, and the last 20 % whether the new weights are
     accepted: with the same deformation under their noise, the error must fall, and
     neither amplitudes nor false alarms may become worse (`verdict`). A run that was
-    interrupted goes on where it was.
+    interrupted goes on where it was. The noise is held in memory, 4 bytes for each
+    pixel and date.
 
     Parameters
     ----------
@@ -115,17 +117,20 @@ def adapt(
     Raises
     ------
     ValueError
-        If `model` does not see stacks, or the cube has too few dates.
+        If `model` is not a stack network, or the cube has too few dates.
     """
-    if zoo.what_it_sees(model) != "stack":
-        raise ValueError(f"model={str(model)!r} does not see stacks: take 'stack'")
+    first = zoo.load_model(model)
+    if not isinstance(first, StackNetwork):
+        raise ValueError(
+            f"model={str(model)!r} is a {type(first).__name__}: only a StackNetwork can "
+            "be adapted"
+        )
     if steps < 1:
         raise ValueError(f"{steps=} must be at least 1")
     if threads:
         torch.set_num_threads(threads)
     device = device_for(device)
     banks = noise_banks(cube)
-    first = zoo.load_model(model)
     settings = recipe(banks, steps)
     identity = {
         "adapted": str(model),
@@ -145,6 +150,7 @@ def adapt(
     )
     reasons = verdict(before, after)
     if reasons:
+        fit.checkpoint.remove()
         return Adaptation(before, after, reasons, None)
     training: dict[str, Any] = identity | {
         "steps_taken": learner.done,
