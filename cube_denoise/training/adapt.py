@@ -122,8 +122,8 @@ def adapt(
     first = zoo.load_model(model)
     if not isinstance(first, StackNetwork):
         raise ValueError(
-            f"model={str(model)!r} is a {type(first).__name__}: only a StackNetwork can "
-            "be adapted"
+            f"model={str(model)!r} is a {type(first).__name__}: only a StackNetwork "
+            "can be adapted"
         )
     if steps < 1:
         raise ValueError(f"{steps=} must be at least 1")
