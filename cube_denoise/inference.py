@@ -179,6 +179,15 @@ def _load(folder: str, sha256: str, device: str, low: bool) -> Any:
     return model.to(device, memory_format=torch.channels_last)
 
 
+def network_label(model: "str | Path | nn.Module") -> dict[str, str]:
+    """Name and hash of a model, for attributes and histories."""
+    if isinstance(model, (str, Path)):
+        from cube_denoise.models import zoo
+
+        return {"method": Path(model).name, "model_sha256": zoo.model_hash(model)}
+    return {"method": type(model).__name__, "model_sha256": ""}
+
+
 def network_reference(model: "str | Path | nn.Module") -> "str | nn.Module":
     """Give the folder of a model by name or path; a module as it is."""
     if not isinstance(model, (str, Path)):

@@ -26,6 +26,7 @@ from cube_denoise.inference import (
     NoiseModel,
     fastest_precision,
     loaded,
+    network_label,
     network_reference,
     noise,
     read_tile,
@@ -86,12 +87,7 @@ class NetworkCorrection(Correction):
     @property
     def label(self) -> dict[str, str]:
         """Name and hash of the model."""
-        if isinstance(self.model, (str, Path)):
-            from cube_denoise.models import zoo
-
-            sha256 = zoo.model_hash(self.model)
-            return {"method": Path(self.model).name, "model_sha256": sha256}
-        return {"method": type(self.model).__name__, "model_sha256": ""}
+        return network_label(self.model)
 
     def again(self, known: Mapping[str, Any]) -> Self | None:
         """See `Correction.again`; a precision chosen before is kept."""

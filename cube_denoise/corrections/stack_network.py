@@ -15,7 +15,7 @@ from cube_denoise.cluster import GPU, cores
 from cube_denoise.conventions import X, Y, displacement_to_phase
 from cube_denoise.corrections.correction import Apply, Correction, Plan, Run
 from cube_denoise.corrections.series import STRIP, dates_of, stack_of
-from cube_denoise.inference import Network, network_reference
+from cube_denoise.inference import Network, network_label, network_reference
 from cube_denoise.reference import read_window
 from cube_denoise.series_inference import SeriesModel, series_model, stack_displacement
 
@@ -64,12 +64,7 @@ class StackNetworkCorrection(Correction):
     @property
     def label(self) -> dict[str, str]:
         """Name and hash of the model."""
-        if isinstance(self.model, (str, Path)):
-            from cube_denoise.models import zoo
-
-            sha256 = zoo.model_hash(self.model)
-            return {"method": Path(self.model).name, "model_sha256": sha256}
-        return {"method": type(self.model).__name__, "model_sha256": ""}
+        return network_label(self.model)
 
     def shared_by(self, workers: int) -> Self:
         """See `Correction.shared_by`; they share the cores."""
