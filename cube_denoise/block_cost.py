@@ -12,10 +12,10 @@ from odc.geo.geobox import GeoBox
 
 from cube_denoise import halo, store
 from cube_denoise.calibration import Rate
-from cube_denoise.cluster import GPU
 from cube_denoise.conventions import PAIR, VARIABLES, X, Y
 from cube_denoise.corrections import Correction
 from cube_denoise.corrections.correction import READ_SIZE
+from cube_denoise.corrections.network import NetworkCorrection
 from cube_denoise.corrections.series import MEMORY, STRIP
 
 ITEM = 4
@@ -77,7 +77,7 @@ def tile_of(cube: xr.Dataset, radius: int | None) -> int:
 
 def inputs_of(correction: Correction) -> tuple[str, ...]:
     """Variables that a correction reads in every block, beside the phase."""
-    if correction.resource != GPU or correction.whole_stack:
+    if not isinstance(correction, NetworkCorrection):
         return correction.needs
     return tuple(_network(correction).config.inputs)
 
@@ -119,6 +119,14 @@ def block_memory(
     strip = min(STRIP, shape[0]) * shape[1] * count
     temporary = min(rate.memory * strip, 2 * ITEM * strip + 2 * MEMORY)
     return round(max(ITEM * wide * (count + 2 * dates) + temporary, looking))
+
+
+def projection_memory(cube: xr.Dataset, shape: tuple[int, int]) -> int:
+    """Bytes that projecting all pairs of a block of that shape on dates takes."""
+    count = cube.sizes[PAIR]
+    dates = np.unique([cube[name].values for name in store.PAIR_TIMES]).size
+    strip = min(STRIP, shape[0]) * shape[1]
+    return ITEM * (count * math.prod(shape) + (count + dates) * strip)
 
 
 def stack_network_cost(cube: xr.Dataset) -> tuple[int, int]:

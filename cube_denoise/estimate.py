@@ -7,7 +7,7 @@ are exact before compression; memory, stored size and time are estimates.
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import xarray as xr
 
@@ -20,6 +20,7 @@ from cube_denoise.block_cost import (
     inputs_of,
     network_side,
     overlap,
+    projection_memory,
     radius_of,
     sides_of,
     stack_network_cost,
@@ -35,6 +36,7 @@ from cube_denoise.cluster import GPU, cores
 from cube_denoise.conventions import PAIR, TIME, X, Y
 from cube_denoise.correct import correction_cuts
 from cube_denoise.corrections import Correction
+from cube_denoise.corrections.network import NetworkCorrection
 from cube_denoise.extend import states_of
 from cube_denoise.grid import grid_of
 from cube_denoise.ingest import ReadingPlan
@@ -220,12 +222,17 @@ def estimate_correction(
     tasks = math.prod(len(c) for c in cuts.values())
     rows, columns = cube.sizes[Y], cube.sizes[X]
     written = len(pairs) * rows * columns
+    notes = []
     if correction.name in WHOLE_SCENE:
         rate, notes = Rate(0, 0), [f"{method} is not timed: it needs the whole scene"]
+    elif isinstance(correction, NetworkCorrection):
+        # Projecting on dates costs next to nothing beside the network.
+        alone = replace(correction, closure_consistent=False)
+        rate = rates.correction(cube, alone)
     else:
-        rate, notes = rates.correction(cube, correction), []
+        rate = rates.correction(cube, correction)
     static = len({"elevation"} & set(inputs_of(correction)))
-    if correction.resource == GPU and not correction.whole_stack:
+    if isinstance(correction, NetworkCorrection):
         radius = radius_of(correction)
         grown_sides, seen_sides = (
             [network_side(n, c, radius, reading) for n, c in sides_of(cube, cuts)]
@@ -233,8 +240,11 @@ def estimate_correction(
         )
         values = len(pairs) * math.prod(grown_sides)
         work = len(pairs) * math.prod(seen_sides)
-        memory = 4 * ITEM * min(block, rows) * min(block, columns)
+        shape = (min(block, rows), min(block, columns))
+        memory = 4 * ITEM * math.prod(shape)
         memory += round(tile_of(cube, radius) * (rate.activations + rate.memory))
+        if correction.whole_stack:
+            memory += projection_memory(cube, shape)
     else:
         read_sides, widest = [], []
         for (n, c), reach in zip(
@@ -248,7 +258,8 @@ def estimate_correction(
             tile, seen = stack_network_cost(cube)
             work, memory = seen * work, memory + tile
     looked = rate.looks * len(pairs) * rows * columns
-    read = (values + looked) * ITEM * (1 + (0 if correction.whole_stack else static))
+    shared = correction.whole_stack and not isinstance(correction, NetworkCorrection)
+    read = (values + looked) * ITEM * (1 + (0 if shared else static))
     speed = codec_speed()
     looks = rate.looks * len(pairs) + rate.once
     return StepEstimate(

@@ -21,6 +21,7 @@ from cube_denoise.conventions import (
     phase_to_displacement,
 )
 from cube_denoise.corrections.correction import Correction, Plan, Run
+from cube_denoise.corrections.series import Projection
 from cube_denoise.inference import (
     Network,
     NoiseModel,
@@ -51,7 +52,16 @@ PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkCorrection(Correction):
-    """Subtract the noise that a network sees in each pair.
+    r"""Subtract the noise that a network sees in each pair.
+
+    What it sees in pairs need not close. With `closure_consistent` the pairs lose what
+    their dates explain of it instead, each pixel by itself,
+
+    .. math:: \varphi_{ij} \to \varphi_{ij} - (a_j - a_i), \qquad
+        \min_a \sum_{ij} (a_j - a_i - r_{ij})^2,
+
+    r being the noise seen, over the pairs that are corrected. Their closure is then
+    that of the raw pairs, and an inversion of them with equal weights gives the same.
 
     Parameters
     ----------
@@ -63,11 +73,14 @@ class NetworkCorrection(Correction):
         computes TF32 as float32.
     threads : int
         Torch threads of one task on a CPU.
+    closure_consistent : bool
+        Whether what is removed is projected on dates. Off by default: with it a new
+        pair changes the correction of the others, so updates correct all of them again.
 
     Raises
     ------
     ValueError
-        If the model is unknown or `precision` none of these.
+        If the model is unknown or an option none of these.
     """
 
     name: ClassVar[str] = "network"
@@ -76,8 +89,13 @@ class NetworkCorrection(Correction):
     model: "str | Path | nn.Module"
     precision: str = "auto"
     threads: int = 1
+    closure_consistent: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.closure_consistent, bool):
+            raise ValueError(
+                f"closure_consistent={self.closure_consistent!r}: must be true or false"
+            )
         if self.precision not in PRECISIONS:
             raise ValueError(
                 f"precision={self.precision!r}: must be one of {', '.join(PRECISIONS)}"
@@ -85,14 +103,22 @@ class NetworkCorrection(Correction):
         network_reference(self.model)
 
     @property
+    def whole_stack(self) -> bool:  # type: ignore[override]
+        """See `Correction.whole_stack`: the dates of a pair have other pairs."""
+        return self.closure_consistent
+
+    @property
     def label(self) -> dict[str, str]:
-        """Name and hash of the model."""
-        return network_label(self.model)
+        """Name and hash of the model; whether pairs are closed, where they are."""
+        closed = {"closure_consistent": "true"} if self.closure_consistent else {}
+        return network_label(self.model) | closed
 
     def again(self, known: Mapping[str, Any]) -> Self | None:
         """See `Correction.again`; a precision chosen before is kept."""
         same = super().again(known)
         if same is None or self.precision not in ("auto", known["precision"]):
+            return None
+        if ("closure_consistent" in known) != self.closure_consistent:
             return None
         return replace(self, precision=known["precision"])
 
@@ -165,23 +191,44 @@ class NetworkCorrection(Correction):
             usable = [k for k in range(cube.sizes[PAIR]) if k not in missing]
             resolved, reason = run(partial(fastest_precision, cube, work), [usable])[0]
             log.info("precision %s: %s", resolved, reason)
-        return Plan(
-            partial(_correct_pair, model=with_precision(work, resolved)),
-            missing,
-            {"precision": resolved},
-        )
+        work = with_precision(work, resolved)
+        apply = partial(_correct_pair, model=work)
+        if self.closure_consistent:
+            apply = partial(_correct_all, model=work, dates=Projection.of(cube))
+        return Plan(apply, missing, {"precision": resolved})
 
 
 def _correct_pair(cube: xr.Dataset, window: Window, *, model: NoiseModel) -> np.ndarray:
-    pair = window[PAIR].start
-    target = halo.Tile(window[Y], window[X])
+    pair, target = window[PAIR].start, halo.Tile(window[Y], window[X])
     phase = read_tile(cube["unwrapped_phase"][pair], target)
     if not np.isfinite(phase).any():
         return phase[None]
-    unwanted = noise(cube, target, pair, model)
-    scale = model.scalings[pair].scale
-    corrected = phase - displacement_to_phase(unwanted * scale, model.wavelength)
-    return np.asarray(corrected[None], "float32")
+    return np.asarray((phase - _seen(cube, target, pair, model))[None], "float32")
+
+
+def _correct_all(
+    cube: xr.Dataset, window: Window, *, model: NoiseModel, dates: Projection
+) -> np.ndarray:
+    """`_correct_pair` of all pairs, the noise being projected on dates first."""
+    target = halo.Tile(window[Y], window[X])
+    sides = [s.stop - s.start for s in target]
+    phases = np.full((cube.sizes[PAIR], *sides), np.nan, "float32")
+    for pair in sorted(set(range(len(phases))) - model.passed):
+        known = np.isfinite(read_tile(cube["unwrapped_phase"][pair], target))
+        if known.any():
+            phases[pair] = np.where(known, _seen(cube, target, pair, model), np.nan)
+    dates.project(phases)
+    for pair, removed in enumerate(phases):
+        np.subtract(read_tile(cube["unwrapped_phase"][pair], target), removed, removed)
+    return phases
+
+
+def _seen(
+    cube: xr.Dataset, target: halo.Tile, pair: int, model: NoiseModel
+) -> np.ndarray:
+    """Noise that the network sees in a window of one pair, rad."""
+    unwanted = noise(cube, target, pair, model) * model.scalings[pair].scale
+    return displacement_to_phase(unwanted, model.wavelength)
 
 
 def _summaries(cube: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:

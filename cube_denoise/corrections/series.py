@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Self
 
 import numpy as np
 import xarray as xr
 
 from cube_denoise.blocks import Window, spans
-from cube_denoise.conventions import PAIR, X, Y
+from cube_denoise.conventions import PAIR, X, Y, years_since
 from cube_denoise.corrections.correction import Run, in_turn
 from cube_denoise.network import Network, connected_subsets, pair_indices
 from cube_denoise.normalise import sample_stride
@@ -128,6 +129,49 @@ def dates_of(cube: xr.Dataset, window: Window, stack: Stack) -> np.ndarray:
         )
         dates[:, here] = found.phase.reshape(stack.network.size, -1, columns)
     return dates
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Takes out of something known of the pairs what no dates explain."""
+
+    network: Network
+    years: np.ndarray
+    """Of the dates, since the first."""
+
+    @classmethod
+    def of(cls, cube: xr.Dataset) -> Self:
+        """On the dates of a cube; it need not be connected."""
+        early, late = cube["reference_time"].values, cube["secondary_time"].values
+        first, second, times = pair_indices(early, late)
+        network = Network(first, second, times.size, 0)
+        return cls(network, years_since(times, times[0]))
+
+    def project(self, values: np.ndarray) -> None:
+        r"""Replace :math:`r_{ij}` by :math:`a_j - a_i`, in place, each pixel by itself.
+
+        Unweighted least squares, :math:`\min_a \sum_{ij} (a_j - a_i - r_{ij})^2`, over
+        the pairs that are known at a pixel, linked with each other or not.
+
+        Parameters
+        ----------
+        values : numpy.ndarray, float32, shape (pairs, rows, columns), C-contiguous
+            Any unit; NaN = not known, and stays so.
+        """
+        from cube_denoise.inversion.solver import solve
+
+        pairs, rows, columns = values.shape
+        for part in spans(rows, STRIP):
+            strip = np.ascontiguousarray(values[:, part].reshape(pairs, -1))
+            # Bridged: subsets apart from the origin have dates as well.
+            found = solve(
+                strip, self.network.plan, gaps="linear", years=self.years, quality=False
+            ).phase
+            where = zip(self.network.first, self.network.second, strict=True)
+            for k, (i, j) in enumerate(where):
+                known = np.isfinite(strip[k])
+                strip[k] = np.where(known, found[j] - found[i], np.nan)
+            values[:, part] = strip.reshape(pairs, -1, columns)
 
 
 def _median(cube: xr.Dataset, pair: int) -> float:
