@@ -95,7 +95,7 @@ def outputs(
         if device == CPU:
             return batch or 1
         need = _needs.get((id(model), shape, precision))
-        fits = 1 if need is None else batch_size(_free(), need)
+        fits = 1 if need is None else batch_size(free_memory(), need)
         return min(fits, batch or fits)
 
     count = 0
@@ -240,7 +240,7 @@ def _on_gpu(
     return collect
 
 
-def _free() -> int:
+def free_memory() -> int:
     """Bytes of the GPU that are free, those that torch keeps for later included."""
     free, _ = torch.cuda.mem_get_info()
     return int(free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated())

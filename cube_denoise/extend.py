@@ -225,10 +225,12 @@ def plan_extension(
         return None, None
     if (name := hindrance(asked)) is not None:
         return None, f"updates invert in full with {name}"
+    told: dict[str, Any] = getattr(job.compute, "keywords", {})
+    if (device := told["device"]) != "cpu":
+        return None, f"{device=} keeps no states: the next update inverts in full"
     first, second, times = pair_indices(
         cube["reference_time"].values, cube["secondary_time"].values
     )
-    told: dict[str, Any] = getattr(job.compute, "keywords", {})
     origin = int(np.searchsorted(times, np.datetime64(_origin_of(job), "s")))
     rows, count = states_of(first, second, size, origin)
     if not count:

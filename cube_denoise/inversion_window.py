@@ -73,6 +73,7 @@ def invert_window(
     triplets: np.ndarray,
     loops: np.ndarray | None,
     wavelength: float,
+    device: str = "cpu",
 ) -> dict[str, np.ndarray]:
     """Compute the outputs of one window."""
     phase = read_window(cube, variable, window)
@@ -95,6 +96,7 @@ def invert_window(
         years=design.years,
         design=design,
         errors=True,
+        device=device,
     )
     displacement = phase_to_displacement(found.phase, wavelength)
     metres = float(phase_to_displacement(1.0, wavelength)) ** 2

@@ -15,11 +15,12 @@ import zarr
 
 from cube_denoise import store
 from cube_denoise.blocks import BlockJob, Compute, Window
-from cube_denoise.cluster import Workers
+from cube_denoise.cluster import CPU_IO, GPU, Workers
 from cube_denoise.conventions import PAIR, VARIABLES, X, Y, pair_label
 from cube_denoise.correct import PASSED_THROUGH, plan_correction
 from cube_denoise.corrections import Correction, find_correction
 from cube_denoise.extend import Parts, plan_extension
+from cube_denoise.inversion.solver import check_device
 from cube_denoise.inversion_window import Settings
 from cube_denoise.invert import inversion_block, plan_inversion
 from cube_denoise.last_inversion import KEPT, last_stand
@@ -166,6 +167,7 @@ def invert_cube(
     reference: Reference = None,
     reference_date: str | date = "first",
     variable: str | None = None,
+    device: str = "cpu",
     workers: Workers | None = None,
 ) -> StepReport:
     """Invert the pairs of a cube for displacement, velocity and their quality.
@@ -184,6 +186,9 @@ def invert_cube(
     reference, reference_date
         Likewise. A cube that is updated keeps to an area that is given: which pixels it
         holds depends on the grid alone.
+    device : {"cpu", "cuda"}
+        Likewise. On "cuda" all pairs are inverted, and no states are kept to go on
+        from; a cube that is up to date is left alone on either.
 
     Returns
     -------
@@ -205,9 +210,15 @@ def invert_cube(
         reference=reference,
         reference_date=reference_date,
         variable=variable,
+        device=device,
     )
     if not inversion_is_due(cube, asked):
         return StepReport(notes=["displacement and velocity are up to date"])
+    pool = workers or Workers()
+    if device != "cpu" and pool.cluster in ("threads", "processes"):
+        from cube_denoise.inversion.tensor_tiles import checked_device
+
+        checked_device(device)  # before the reference area is looked for
     report = StepReport()
     stand = last_stand(cube, asked)
     job = _noted(
@@ -220,6 +231,7 @@ def invert_cube(
             variable=variable,
             block=inversion_block(cube),
             constants=None if stand is None else stand.constants,
+            device=device,
         ),
     )
     extension, note = plan_extension(cube, job, asked, stand)
@@ -251,11 +263,11 @@ def invert_cube(
         if extension is not None:
             extension.lay_out(root, cube, job, attributes)
 
-    pool = workers or Workers()
     if pool.cluster in ("processes", "dask"):
         # Else all of them compile the same, at once.
         compile_inversion(unwrapping=asked["settings"]["unwrapping"])
     with pool:
+        pool = pool.asking(CPU_IO if device == "cpu" else GPU)
         _fill(
             url,
             "invert",
@@ -267,7 +279,7 @@ def invert_cube(
             extension,
             layout=layout,
             message=message,
-            details={"used": chosen, "notes": report.notes},
+            details={"used": chosen, "device": device, "notes": report.notes},
         )
     return report
 
@@ -276,15 +288,17 @@ def inversion_options(
     *,
     reference: Reference = None,
     variable: str | None = None,
+    device: str = "cpu",
     **settings: Any,
 ) -> dict[str, Any]:
-    """Options of `invert_cube` as it records them.
+    """Options of `invert_cube` as it records them: all but the device.
 
     Raises
     ------
     ValueError
         If one is unknown or cannot be, whatever the cube.
     """
+    check_device(device)
     return {
         "settings": asdict(Settings(**settings)),
         "reference": asked_reference(reference),

@@ -19,7 +19,8 @@ FLOORS = (
     "cycle_search device gaps grid interferogram inversion inversion.carried_spread "
     "inversion.continuation inversion.elimination inversion.gaps "
     "inversion.incremental inversion.kernel inversion.lanes inversion.robust "
-    "inversion.solver inversion.spread inversion.tiles models.autoencoder "
+    "inversion.solver inversion.spread inversion.tensor_spread "
+    "inversion.tensor_tiles inversion.tensors inversion.tiles models.autoencoder "
     "models.bridge models.coloured models.diffusion models.dncnn models.latent "
     "models.registry models.restormer models.samplers models.stack "
     "models.stack_features models.stack_loss models.swinir models.unet models.zoo "
@@ -133,7 +134,8 @@ def test_only_few_know_torch() -> None:
         n for n, f in IMPORTS.items() if any(m.split(".")[0] == "torch" for m in f)
     }
     outside = {n for n in knowing if n.split(".")[0] not in ("models", "training")}
-    assert outside <= {"dataset", "device", "inference", "stack_samples"}
+    tensors = {f"inversion.{n}" for n in ("tensors", "tensor_spread", "tensor_tiles")}
+    assert outside <= {"dataset", "device", "inference", "stack_samples"} | tensors
 
 
 def test_only_cluster_knows_distributed() -> None:

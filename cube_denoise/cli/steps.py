@@ -199,6 +199,7 @@ def invert(
         str | None,
         typer.Option(help="corrected_phase (if there) or unwrapped_phase."),
     ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     branch: Branch = "main",
     workers: Count = None,
     cluster: Cluster = "auto",
@@ -222,7 +223,7 @@ def invert(
     options: dict[str, Any] = {"weights": weights, "reference": reference}
     options |= {"variable": variable, "robust": robust, "gaps": gaps}
     options |= {"unwrapping": unwrapping, "model": model, "uncertainty": uncertainty}
-    options |= {"reference_date": reference_date}
+    options |= {"reference_date": reference_date, "device": device}
     if dry_run:
         from cube_denoise.dry_run import plan_invert
 
