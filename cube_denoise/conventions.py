@@ -15,6 +15,9 @@ import numpy as np
 import xarray as xr
 
 PAIR, TIME, Y, X = "pair", "time", "y", "x"
+CORRECTION_TIME = "correction_time"
+"""Dates of the pairs that were corrected; ``time`` are those that were inverted."""
+TIMES = (TIME, CORRECTION_TIME)
 PARAMETER = "parameter"
 CHECKPOINT = "checkpoint"
 
@@ -81,6 +84,13 @@ VARIABLES: dict[str, Variable] = {
         "1",
         "what was done to the pair: 0 nothing yet, 1 corrected, "
         "2 passed through uncorrected because most of it is missing",
+    ),
+    "correction_std": Variable(
+        (CORRECTION_TIME, Y, X),
+        "float32",
+        "m",
+        "standard deviation of the displacement of the date after correction",
+        "as the network that corrected states it; up to a constant per date and pixel",
     ),
     "displacement": Variable(
         (TIME, Y, X), "float32", "m", "line-of-sight displacement", _TOWARD

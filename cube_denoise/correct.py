@@ -50,8 +50,10 @@ def correct(
     Returns
     -------
     xarray.Dataset
-        ``corrected_phase`` (pair, y, x), rad, lazy, NaN where the input is; and
-        ``correction_status`` (pair).
+        ``corrected_phase`` (pair, y, x), rad, lazy, NaN where the input is;
+        ``correction_status`` (pair); and, where a network of stacks states it,
+        ``correction_std`` (correction_time, y, x), m, lazy, NaN where a date has no
+        data.
 
     Raises
     ------
@@ -121,14 +123,18 @@ def _plan(
             f"uncorrected: {labels}",
             stacklevel=3,
         )
+    told = correction.label | dict(plan.settled)
+    compute = partial(_correct_block, passed=plan.passed, outputs=correction.outputs)
     job = BlockJob(
-        outputs=("corrected_phase",),
-        compute=partial(_correct_block, apply=plan.apply, passed=plan.passed),
-        within=_within(plan),
+        outputs=correction.outputs,
+        compute=partial(compute, apply=plan.apply),
+        within=_within(plan, compute),
         windows=windows(**cuts),
-        sizes={PAIR: cube.sizes[PAIR], Y: cube.sizes[Y], X: cube.sizes[X]},
+        sizes={d: cube.sizes[d] for d in (PAIR, Y, X)}
+        | {d: values.size for d, values in plan.coords.items()},
         region=area,
-        attributes={"corrected_phase": correction.label | dict(plan.settled)},
+        coords=plan.coords,
+        attributes=dict.fromkeys(correction.outputs, told),
     )
     return job, _status(cube, chosen, plan)
 
@@ -158,25 +164,33 @@ def correction_cuts(
 
 
 def _correct_block(
-    cube: xr.Dataset, window: Window, *, apply: Apply, passed: frozenset[int]
+    cube: xr.Dataset,
+    window: Window,
+    *,
+    apply: Apply,
+    passed: frozenset[int],
+    outputs: tuple[str, ...],
 ) -> dict[str, np.ndarray]:
-    """Corrected phase of one window; pairs that are passed through are only read."""
+    """Outputs of one window; pairs that are passed through are only read."""
     pairs = range(window[PAIR].start, window[PAIR].stop)
     asis = [k - window[PAIR].start for k in pairs if k in passed]
     if len(asis) == len(pairs):
         return {"corrected_phase": _raw(cube, window)}
-    corrected = apply(cube, window)
+    found = apply(cube, window)
+    arrays = found if isinstance(found, tuple) else (found,)
     if asis:
-        corrected[asis] = _raw(cube, window)[asis]
-    return {"corrected_phase": corrected}
+        arrays[0][asis] = _raw(cube, window)[asis]
+    return dict(zip(outputs, arrays, strict=True))
 
 
-def _within(plan: Plan) -> Callable[[Window], Compute] | None:
+def _within(
+    plan: Plan, compute: Callable[..., dict[str, np.ndarray]]
+) -> Callable[[Window], Compute] | None:
     """`_correct_block` for one window alone."""
     cut = plan.within
     if cut is None:
         return None
-    return lambda window: partial(_correct_block, apply=cut(window), passed=plan.passed)
+    return lambda window: partial(compute, apply=cut(window))
 
 
 def _raw(cube: xr.Dataset, window: Window) -> np.ndarray:

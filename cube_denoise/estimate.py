@@ -33,7 +33,7 @@ from cube_denoise.calibration import (
     inversion_rate,
 )
 from cube_denoise.cluster import GPU, cores
-from cube_denoise.conventions import PAIR, TIME, X, Y
+from cube_denoise.conventions import CORRECTION_TIME, PAIR, TIME, X, Y
 from cube_denoise.correct import correction_cuts
 from cube_denoise.corrections import Correction
 from cube_denoise.corrections.network import NetworkCorrection
@@ -43,7 +43,7 @@ from cube_denoise.ingest import ReadingPlan
 from cube_denoise.inversion_window import OUTPUTS, Settings
 from cube_denoise.invert import inversion_block, inversion_cuts, temporary_memory
 from cube_denoise.last_inversion import hindrance
-from cube_denoise.network import Network, pair_indices
+from cube_denoise.network import Network, acquisition_times, pair_indices
 
 COMPRESSION = 0.8
 """Stored bytes per byte: unwrapped phase and coherence of Mexico City give 0.73 to 0.80
@@ -221,7 +221,9 @@ def estimate_correction(
     cuts = correction_cuts(cube, correction, pairs, block=block)
     tasks = math.prod(len(c) for c in cuts.values())
     rows, columns = cube.sizes[Y], cube.sizes[X]
-    written = len(pairs) * rows * columns
+    dates = acquisition_times(*(cube[name].values for name in store.PAIR_TIMES)).size
+    sizes = {PAIR: len(pairs), CORRECTION_TIME: dates, Y: rows, X: columns}
+    written = sum(bytes_of(name, sizes) for name in correction.outputs)
     notes = []
     if correction.name in WHOLE_SCENE:
         rate, notes = Rate(0, 0), [f"{method} is not timed: it needs the whole scene"]
@@ -270,13 +272,13 @@ def estimate_correction(
         tasks=tasks,
         looks=looks,
         bytes_read=read,
-        bytes_written=written * ITEM,
+        bytes_written=written,
         memory_per_task=memory,
         core_seconds=work * rate.seconds
         + len(pairs) * rows * columns * rate.look_seconds
         + rate.once_seconds
         + read / speed.decode
-        + written * ITEM / speed.encode
+        + written / speed.encode
         + tasks * TASK_SECONDS,
         serial_seconds=STEP_SECONDS,
         notes=tuple(notes),

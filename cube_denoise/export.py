@@ -17,7 +17,7 @@ from rasterio.windows import Window
 
 from cube_denoise import places
 from cube_denoise.blocks import spans, windows
-from cube_denoise.conventions import TIME, X, Y
+from cube_denoise.conventions import TIME, TIMES, X, Y
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +44,8 @@ def export_geotiff(
         Local path, made if it is not there, or ``s3://``, ``gs://``, ``az://``
         (`places.bucket`); the files are ``VARIABLE.tif``.
     variables : sequence of str
-        Variables on (y, x), or on (time, y, x): one band per date. float32, NaN = no
-        data, units and signs those of the cube.
+        Variables on (y, x), or on (time, y, x) or (correction_time, y, x): one band per
+        date. float32, NaN = no data, units and signs those of the cube.
     overwrite : bool
         Replace files that are there.
 
@@ -68,7 +68,7 @@ def export_geotiff(
                 f"{variables=}: the cube has no {name!r}, only "
                 f"{', '.join(map(str, cube.data_vars))}"
             )
-        if tuple(cube[name].dims) not in ((Y, X), (TIME, Y, X)):
+        if tuple(cube[name].dims) not in ((Y, X), *((d, Y, X) for d in TIMES)):
             raise ValueError(
                 f"{variables=}: {name!r} has dims {cube[name].dims} and must have "
                 f"({Y}, {X}) or ({TIME}, {Y}, {X})"
@@ -82,7 +82,8 @@ def export_geotiff(
     try:
         for name, file in zip(variables, names, strict=True):
             with target.writing(file) as path:
-                _write(cube[name], grid, path, dict(cube.attrs))
+                dates = {d: TIME for d in TIMES if d in cube[name].dims}
+                _write(cube[name].rename(dates), grid, path, dict(cube.attrs))
             log.info("wrote %s", target.place(file))
     except RasterioError as error:
         reason = " ".join(str(error).split())

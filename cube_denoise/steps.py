@@ -16,7 +16,14 @@ import zarr
 from cube_denoise import store
 from cube_denoise.blocks import BlockJob, Compute, Window
 from cube_denoise.cluster import CPU_IO, GPU, Workers
-from cube_denoise.conventions import PAIR, VARIABLES, X, Y, pair_label
+from cube_denoise.conventions import (
+    CORRECTION_TIME,
+    PAIR,
+    VARIABLES,
+    X,
+    Y,
+    pair_label,
+)
 from cube_denoise.correct import PASSED_THROUGH, plan_correction
 from cube_denoise.corrections import Correction, find_correction
 from cube_denoise.extend import Parts, plan_extension
@@ -36,6 +43,9 @@ from cube_denoise.state import (
 from cube_denoise.warm import compile_inversion
 
 log = logging.getLogger(__name__)
+
+STATED = ("correction_std", CORRECTION_TIME)
+"""What some methods leave beside the corrected phase."""
 
 
 @dataclass
@@ -125,8 +135,11 @@ def _correct(
 
     def layout(root: zarr.Group) -> None:
         if fresh:
-            names = ("corrected_phase", "correction_status")
-            store.declare(root, names, job.sizes, attributes=attributes)
+            store.remove(root, STATED)
+            names = (*job.outputs, "correction_status")
+            store.declare(
+                root, names, job.sizes, attributes=attributes, times=job.coords
+            )
 
     def finish(root: zarr.Group) -> None:
         known = status.copy()
@@ -254,11 +267,10 @@ def invert_cube(
         message += f", dates from {begin} on"
 
     def layout(root: zarr.Group) -> None:
-        times = np.asarray(job.coords["time"])
         if extension is None or extension.fresh:
             store.remove(root, KEPT)
             store.declare(
-                root, job.outputs, job.sizes, attributes=attributes, times=times
+                root, job.outputs, job.sizes, attributes=attributes, times=job.coords
             )
         if extension is not None:
             extension.lay_out(root, cube, job, attributes)

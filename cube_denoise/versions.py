@@ -10,7 +10,7 @@ import xarray as xr
 from cube_denoise import store
 from cube_denoise.blocks import spans, windows
 from cube_denoise.changes import difference
-from cube_denoise.conventions import PAIR, TIME, X, Y
+from cube_denoise.conventions import PAIR, TIMES, X, Y
 from cube_denoise.last_inversion import KEPT
 
 BLOCK = 512
@@ -47,7 +47,7 @@ def diff(
         JSON-able. ``added``, ``replaced``, ``withdrawn``: pairs. ``variables``: those
         that came and went. ``values``: by variable that changed, the largest absolute
         difference, its root mean square and how many values are known in one state
-        only; of ``displacement`` at the dates that both have. ``attributes``: by
+        only; of a series at the dates that both have. ``attributes``: by
         variable (``""`` for the cube) the names of those that changed.
 
     Raises
@@ -84,7 +84,7 @@ def _matched(
         for c in (one, other)
     ]
     common = sorted(set(places[0]) & set(places[1]))
-    times = sorted({*_times(one)} & {*_times(other)})
+    times = {d: sorted({*_times(one, d)} & {*_times(other, d)}) for d in TIMES}
     both = set(one.data_vars) & set(other.data_vars)
     for name in sorted(map(str, both - set(KEPT))):
         pair = []
@@ -92,8 +92,7 @@ def _matched(
             array = cube[name]
             if PAIR in array.dims:
                 array = array.isel({PAIR: [place[key] for key in common]})
-            if TIME in array.dims:
-                array = array.sel({TIME: times})
+            array = array.sel({d: times[d] for d in TIMES if d in array.dims})
             pair.append(array)
         if PAIR in pair[0].dims and Y in pair[0].dims and not layers:
             continue
@@ -101,8 +100,8 @@ def _matched(
             yield name, pair[0], pair[1]
 
 
-def _times(cube: xr.Dataset) -> np.ndarray:
-    return cube[TIME].values if TIME in cube.coords else np.array([], "datetime64[ns]")
+def _times(cube: xr.Dataset, dim: str) -> np.ndarray:
+    return cube[dim].values if dim in cube.coords else np.array([], "datetime64[ns]")
 
 
 def _compare(one: xr.DataArray, other: xr.DataArray) -> dict[str, Any] | None:

@@ -232,7 +232,7 @@ def test_layouts_write_and_read_exactly(
     def layout(root: zarr.Group) -> None:
         append(root, 2)
         sizes = {"time": 3, "y": rows, "x": columns}
-        store.declare(root, names[1:], sizes, times=times)
+        store.declare(root, names[1:], sizes, times={"time": times})
 
     opened = store.open_cube(url)
     tasks: list[tuple[str, Window]] = []

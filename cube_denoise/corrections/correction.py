@@ -17,11 +17,11 @@ READ_SIZE = 1024
 """Side of the windows in which a whole pair is looked through, px. They are counted
 from the first pixel of the cube: sums do not depend on how it is chunked."""
 
-Apply = Callable[[xr.Dataset, Window], np.ndarray]
+Apply = Callable[[xr.Dataset, Window], np.ndarray | tuple[np.ndarray, ...]]
 """``apply(cube, window)``: corrected phase, rad, float32, of exactly that window, NaN
 where it cannot be known; shape (pairs, rows, columns). Picklable; bit-equal for a pixel
 whatever the window. The window has one pair, or all where the correction is of the
-`Correction.whole_stack`."""
+`Correction.whole_stack`. A tuple where there are several `Correction.outputs`."""
 
 Run = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
 """``run(function, tasks)``: results in the order of the tasks, perhaps computed by
@@ -40,6 +40,8 @@ class Plan:
     """Settings that were left to be chosen: recorded, and kept for later pairs."""
     within: Callable[[Window], Apply] | None = None
     """Gives `apply` for one window alone, where the whole would be much to send."""
+    coords: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Coordinates of the dimensions that outputs have beside pair, y and x."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,11 @@ class Correction(ABC):
         """What was done, for attributes and histories."""
         options = json.dumps(asdict(self), sort_keys=True, default=str)
         return {"method": self.name, "method_options": options}
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Variables computed; more than the first by corrections of the whole stack."""
+        return ("corrected_phase",)
 
     def again(self, known: Mapping[str, Any]) -> Self | None:
         """Give the correction for more pairs of a cube whose attributes are `known`.

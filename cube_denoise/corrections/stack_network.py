@@ -12,10 +12,10 @@ import xarray as xr
 from cube_denoise import halo
 from cube_denoise.blocks import Window, spans
 from cube_denoise.cluster import GPU, cores
-from cube_denoise.conventions import X, Y, displacement_to_phase
+from cube_denoise.conventions import CORRECTION_TIME, X, Y, displacement_to_phase
 from cube_denoise.corrections.correction import Apply, Correction, Plan, Run
 from cube_denoise.corrections.series import STRIP, dates_of, stack_of
-from cube_denoise.inference import Network, network_label, network_reference
+from cube_denoise.inference import Network, loaded, network_label, network_reference
 from cube_denoise.reference import read_window
 from cube_denoise.series_inference import SeriesModel, series_model, stack_displacement
 
@@ -36,7 +36,8 @@ class StackNetworkCorrection(Correction):
     .. math:: \varphi_{ij} \to \varphi_{ij} + \frac{4\pi}{\lambda}
         \left[(x_j - d_j) - (x_i - d_i)\right],
 
-    so that closure is kept, and with it what pairs tell beyond the series.
+    so that closure is kept, and with it what pairs tell beyond the series. The standard
+    deviations that the network states of d become ``correction_std``.
 
     Parameters
     ----------
@@ -66,6 +67,18 @@ class StackNetworkCorrection(Correction):
         """Name and hash of the model."""
         return network_label(self.model)
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """See `Correction.outputs`."""
+        states = getattr(loaded(self._network), "states_std", True)
+        return (*super().outputs, "correction_std") if states else super().outputs
+
+    @property
+    def _network(self) -> Network:
+        reference = network_reference(self.model)
+        sha256 = self.label["model_sha256"]
+        return Network(reference, sha256, "float32", self.threads)
+
     def shared_by(self, workers: int) -> Self:
         """See `Correction.shared_by`; they share the cores."""
         return replace(self, threads=max(1, cores() // workers))
@@ -74,12 +87,19 @@ class StackNetworkCorrection(Correction):
         """See `Correction.plan`; fewer than four linked dates are an error."""
         model = self.prepared(cube, run)
         shape = (cube.sizes[Y], cube.sizes[X])
+        states = len(self.outputs) > 1
+        apply = partial(_apply, states=states)
 
         def within(window: Window) -> Apply:
             part = model.within(shape, halo.Tile(window[Y], window[X]))
-            return partial(_apply, model=part)
+            return partial(apply, model=part)
 
-        return Plan(partial(_apply, model=model), model.stack.unused, within=within)
+        return Plan(
+            partial(apply, model=model),
+            model.stack.unused,
+            within=within,
+            coords={CORRECTION_TIME: model.stack.times} if states else {},
+        )
 
     def prepared(self, cube: xr.Dataset, run: Run) -> SeriesModel:
         """Look at the cube; see `plan`."""
@@ -92,24 +112,22 @@ class StackNetworkCorrection(Correction):
                 f"the pairs link {linked.size} dates: "
                 f"model={self.label['method']!r} needs {DATES} or more"
             )
-        network = Network(
-            network_reference(self.model),
-            self.label["model_sha256"],
-            "float32",
-            self.threads,
-        )
-        return series_model(cube, network, stack, run)
+        return series_model(cube, self._network, stack, run)
 
 
-def _apply(cube: xr.Dataset, window: Window, *, model: SeriesModel) -> np.ndarray:
+def _apply(
+    cube: xr.Dataset, window: Window, *, model: SeriesModel, states: bool
+) -> tuple[np.ndarray, ...]:
+    """Corrected phase, rad; standard deviation of dates that hold data, m, if asked."""
     tile = halo.Tile(window[Y], window[X])
-    noise, _ = stack_displacement(cube, tile, model)
+    noise, std = stack_displacement(cube, tile, model)
     for rows in spans(tile.y.stop, STRIP, start=tile.y.start):
         here = slice(rows.start - tile.y.start, rows.stop - tile.y.start)
         phase = dates_of(cube, {Y: rows, X: tile.x}, model.stack)
+        std[:, here][np.isnan(phase)] = np.nan
         noise[:, here] = phase - displacement_to_phase(noise[:, here], model.wavelength)
     network = model.stack.network
     corrected = read_window(cube, "unwrapped_phase", window).astype("float32")
     for k, (i, j) in enumerate(zip(network.first, network.second, strict=True)):
         corrected[k] -= noise[j] - noise[i]
-    return corrected
+    return (corrected, std) if states else (corrected,)

@@ -27,7 +27,7 @@ from cube_denoise.reference_area import Reference, ReferenceArea
 BANDWIDTH = 3.0
 """Default bandwidth in time, mean intervals between dates (as LiCSBAS filters)."""
 
-DERIVED = ("corrected_phase", "correction_status", *OUTPUTS)
+DERIVED = ("corrected_phase", "correction_status", "correction_std", *OUTPUTS)
 """What a correction or inversion made of all dates: a method does not get to see it."""
 
 Corrector = Callable[[xr.Dataset], xr.Dataset]

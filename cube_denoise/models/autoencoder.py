@@ -72,6 +72,8 @@ class SeriesAutoencoder(nn.Module):
         """Pixels beyond which the series does not change an output pixel."""
         self.relative_elevation = True
         """Elevation is given from 0 to 1."""
+        self.states_std = False
+        """Standard deviations are NaN."""
         self.smallest_side = 2
         """Pixels a side that a map must have at least, for edges to be reflected."""
         for module in self.modules():

@@ -19,6 +19,7 @@ from cube_denoise.conventions import (
     PAIR,
     QUANTILE_LEVELS,
     TIME,
+    TIMES,
     VARIABLES,
     X,
     Y,
@@ -178,11 +179,11 @@ def _create_array(root: zarr.Group, name: str, sizes: Mapping[str, int]) -> zarr
     lengths = {PAIR: 1 if name in TASK_WRITTEN else 1024, "quantile": 5, CHECKPOINT: 1}
     chunks, shards = [], []
     for d, n in zip(spec.dims, shape, strict=True):
-        if d == TIME:
+        if d in TIMES:
             length = group = min(SERIES_DATES, max(n, 1))
         elif d in (Y, X):
             # A map or series task owns a chunk; a pair task owns a shard.
-            series, pair = TIME in spec.dims, PAIR in spec.dims
+            series, pair = not {*TIMES}.isdisjoint(spec.dims), PAIR in spec.dims
             fine = series and chunk % SERIES_CHUNK == 0
             length = min(SERIES_CHUNK if fine else chunk, max(n, 1))
             whole = shard if pair else chunk
@@ -228,11 +229,11 @@ def declare(
     sizes: Mapping[str, int],
     *,
     attributes: Mapping[str, Mapping[str, Any]] | None = None,
-    times: np.ndarray | None = None,
+    times: Mapping[str, np.ndarray] | None = None,
 ) -> None:
-    """Create or replace variables, empty; `times` (datetime64) becomes ``time``."""
-    if times is not None:
-        _write_times(root, times)
+    """Create or replace variables, empty, and the coordinates `times` (datetime64)."""
+    for dim, values in (times or {}).items():
+        _write_times(root, dim, values)
     for name in names:
         array = _create_array(root, name, sizes)
         array.attrs.update(dict((attributes or {}).get(name, {})))
@@ -242,7 +243,7 @@ def lengthen(
     root: zarr.Group, names: Sequence[str], sizes: Mapping[str, int], times: np.ndarray
 ) -> None:
     """Give variables other sizes, and ``time`` other values; what fits is kept."""
-    _write_times(root, times)
+    _write_times(root, TIME, times)
     for name in names:
         array: Any = root[name]
         array.resize(tuple(sizes[d] for d in VARIABLES[name].dims))
@@ -255,14 +256,14 @@ def remove(root: zarr.Group, names: Sequence[str]) -> None:
             del root[name]
 
 
-def _write_times(root: zarr.Group, times: np.ndarray) -> None:
+def _write_times(root: zarr.Group, dim: str, times: np.ndarray) -> None:
     seconds = np.asarray(times, "datetime64[s]").astype("int64")
     array = root.create_array(
-        TIME,
+        dim,
         shape=seconds.shape,
         dtype="int64",
         chunks=seconds.shape,
-        dimension_names=(TIME,),
+        dimension_names=(dim,),
         overwrite=True,
     )
     array.attrs.update(

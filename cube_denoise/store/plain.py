@@ -14,7 +14,7 @@ import xarray as xr
 from odc.geo.xr import xr_coords
 
 from cube_denoise import places
-from cube_denoise.conventions import TIME, X, Y
+from cube_denoise.conventions import TIMES, X, Y
 from cube_denoise.grid import zarr_attributes
 from cube_denoise.store.layout import EPOCH, PAIR_TIMES
 from cube_denoise.store.repository import CubeError
@@ -57,7 +57,7 @@ def export_zarr(cube: xr.Dataset, url: str | Path, *, overwrite: bool = False) -
             plain[name].encoding["chunks"] = tuple(even.values())
         if "spatial_ref" in cube.coords and {Y, X} <= set(plain[name].dims):
             plain[name].encoding["grid_mapping"] = "spatial_ref"
-    for name in (*PAIR_TIMES, TIME):
+    for name in (*PAIR_TIMES, *TIMES):
         if name in plain:
             plain[name].encoding = {"units": EPOCH, "dtype": "int64"}
     # xarray does not list a grid mapping among the coordinates by itself.
