@@ -69,7 +69,7 @@ class Size:
 
 
 SIZES = {
-    False: Size(CASES, 60, 300, 15, 1, True, (512, 1024)),
+    False: Size(CASES, 60, 300, 15, 3, True, (512, 1024)),
     True: Size((WEIGHTED,), 12, 40, 2, 1, False, (40, 40)),
 }
 """By ``--quick``."""
