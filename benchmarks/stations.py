@@ -16,9 +16,9 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -54,12 +54,15 @@ TABLED = 5
 Corrector = Callable[[xr.Dataset], xr.Dataset]
 
 
-@dataclass
-class Judged:
-    """All methods on one stack."""
+class Judged(NamedTuple):
+    """All methods on one stack, whose maps are not kept."""
 
-    stack: StationStack
-    found: dict[str, AtStations] = field(default_factory=dict)
+    case: str
+    number: int
+    amplitude: float
+    """As of `StationStack`."""
+    found: dict[str, AtStations]
+    """By method."""
 
 
 def methods(
@@ -111,7 +114,7 @@ def judge(stack: StationStack, chosen: dict[str, Corrector]) -> Judged:
     """Correct, invert and compare; a method that refuses the stack is left out."""
     cube = stack.scene.cube
     reference = choose_reference(cube, variable="unwrapped_phase")
-    judged = Judged(stack)
+    judged = Judged(stack.case, stack.number, stack.amplitude, {})
     for name, method in chosen.items():
         try:
             corrected = method(cube)
@@ -125,8 +128,8 @@ def judge(stack: StationStack, chosen: dict[str, Corrector]) -> Judged:
 
 def rows_of(case: str, stacks: Sequence[Judged]) -> Iterator[Row]:
     """Rows of all methods on the stacks of a case; of `ALL`, if they ran on all."""
-    moving = [s for s in stacks if s.stack.amplitude > 0]
-    resting = [s for s in stacks if s.stack.amplitude == 0]
+    moving = [s for s in stacks if s.amplitude > 0]
+    resting = [s for s in stacks if s.amplitude == 0]
     for name in dict.fromkeys(n for s in stacks for n in s.found):
         mine = [s for s in moving if name in s.found]
         if case == ALL and len(mine) < len(moving):
@@ -148,9 +151,7 @@ def rows_of(case: str, stacks: Sequence[Judged]) -> Iterator[Row]:
             ("slope below", 0.0, LARGE),
             ("slope above", LARGE, np.inf),
         ):
-            slopes = [
-                s.found[name].slope for s in mine if least < s.stack.amplitude <= most
-            ]
+            slopes = [s.found[name].slope for s in mine if least < s.amplitude <= most]
             value = float(np.nanmedian(slopes)) if slopes else float("nan")
             yield row(f"{metric} {1e3 * LARGE:g} mm", value, "1")
         alarms = [s.found[name].alarm for s in resting if name in s.found]
@@ -160,7 +161,7 @@ def rows_of(case: str, stacks: Sequence[Judged]) -> Iterator[Row]:
 
 def best_classical(stacks: Sequence[Judged]) -> str:
     """Classical correction of the least mean difference over all that moves."""
-    moving = [s for s in stacks if s.stack.amplitude > 0]
+    moving = [s for s in stacks if s.amplitude > 0]
     everywhere = [n for n in CLASSICAL if all(n in s.found for s in moving)]
     return min(
         everywhere,
@@ -170,8 +171,8 @@ def best_classical(stacks: Sequence[Judged]) -> str:
 
 def station_rows(judged: Judged, shown: Sequence[str]) -> Iterator[Row]:
     """Mean absolute difference at every station of a stack."""
-    stack = judged.stack
-    case = f"{stack.case}, stack {stack.number + 1}: {1e3 * stack.amplitude:.0f} mm"
+    size = f"{1e3 * judged.amplitude:.0f} mm"
+    case = f"{judged.case}, stack {judged.number + 1}: {size}"
     for station in judged.found[RAW].by_station:
         for name in shown:
             if name in judged.found:
@@ -185,25 +186,25 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     more.add_argument("--model", type=Path, action="append", default=[])
     own, others = more.parse_known_args(arguments)
     asked = options(__doc__, others)
-    began = time.monotonic()
+    began = time.monotonic(), time.process_time()
     judged: list[Judged] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         for stack in station_stacks.stacks(quick=asked.quick):
             judged.append(judge(stack, methods(stack, own.model, quick=asked.quick)))
-            log.info("%d stacks, %.0f s", len(judged), time.monotonic() - began)
+            log.info("%d stacks, %.0f s", len(judged), time.monotonic() - began[0])
     if not judged:
         print(f"not run: none of the real stacks lies in {real_stacks.DATA}")
         return []
     rows = [r for case, js in by_case(judged).items() for r in rows_of(case, js)]
     flagship = own.model[0].name if own.model else FLAGSHIP
     shown = [RAW, flagship, best_classical(judged), PERFECT]
-    moving = [j for j in judged if j.stack.amplitude > 0]
+    moving = [j for j in judged if j.amplitude > 0]
     stations = [r for j in moving for r in station_rows(j, shown)]
     for js in by_case(moving).values():
         told = js[min(TABLED, len(js)) - 1]
         print(table(list(station_rows(told, shown))), end="\n\n")
-    report(rows, None, notes=_notes(judged, shown, time.monotonic() - began))
+    report(rows, None, notes=_notes(judged, shown, began))
     if asked.out is not None:
         asked.out.parent.mkdir(parents=True, exist_ok=True)
         records = [r.record for r in rows + stations]
@@ -215,18 +216,22 @@ def by_case(judged: Sequence[Judged]) -> dict[str, list[Judged]]:
     """Stacks of every case, and of all where there are several."""
     found: dict[str, list[Judged]] = {}
     for one in judged:
-        found.setdefault(one.stack.case, []).append(one)
+        found.setdefault(one.case, []).append(one)
     return found | ({ALL: list(judged)} if len(found) > 1 else {})
 
 
-def _notes(judged: Sequence[Judged], shown: Sequence[str], seconds: float) -> str:
+def _notes(
+    judged: Sequence[Judged], shown: Sequence[str], began: tuple[float, float]
+) -> str:
+    seconds = time.monotonic() - began[0], time.process_time() - began[1]
     small, large = (1e3 * a for a in station_stacks.AMPLITUDES)
-    moving = [j for j in judged if j.stack.amplitude > 0]
+    moving = [j for j in judged if j.amplitude > 0]
     lines = [
         f"{len(moving)} stacks that move, by {small:g} to {large:g} mm at most, and "
-        f"{len(judged) - len(moving)} at rest; {seconds:.0f} s in all. Stations of a",
-        f"stack: {station_stacks.QUIET} far from the sources (Q; the first, Q1, is the "
-        "reference of radar and GNSS and is not",
+        f"{len(judged) - len(moving)} at rest; {seconds[0]:.0f} s in all, "
+        f"{seconds[1]:.0f} s of processor time.",
+        f"Stations of a stack: {station_stacks.QUIET} far from the sources (Q; Q1 is "
+        "the reference of radar and GNSS and is not",
         f"counted), {station_stacks.MOVING} on them (M).",
         "mean, raw mean: mean absolute difference to GNSS at each station, mean over "
         "stations and moving stacks;",
