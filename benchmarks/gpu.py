@@ -1,4 +1,4 @@
-"""Networks on the GPU: pixels per second, share of its matrix peak, against the CPU.
+"""Networks and the inversion on the GPU: pixels per second, against the CPU.
 
 The peak is measured here: a product of two square matrices of random numbers, bfloat16
 and TF32. Work of a network: two operations for each weight and pixel computed, halos
@@ -6,7 +6,9 @@ and padding included; the share is that over the peak of the same precision. Net
 run alone (arrays from memory, copies included) and as the correction of a cube by
 Dask-CUDA (reading, filling of gaps and writing included; pixels of the cube).
 Differences are to the same on the CPU at float32, in mm for tiles whose displacement
-spreads by 10 mm.
+spreads by 10 mm. The inversion takes arrays from memory, the GPU against compiled code
+on all cores: 60 dates, 3 nearest neighbours, irregular gaps, weights, standard
+deviations; differences of the displacement at C band.
 
 Without a GPU a small case runs on the CPU through the same code, and a `LocalCluster`
 stands in for `LocalCUDACluster`: it says so.
@@ -25,12 +27,15 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.inversion_stack import neighbours, simulate
 from benchmarks.report import Row, options, report
 
 log = logging.getLogger(__name__)
 
 SPREAD = 10.0
 """mm"""
+WAVELENGTH = 0.0555
+"""m"""
 
 
 @dataclass(frozen=True)
@@ -48,11 +53,17 @@ class Sizes:
     size: int
     """Pixels a side of the cube."""
     dates: int
+    side: int
+    """Pixels a side of what is inverted."""
 
 
-ON_GPU = Sizes(matrix=8192, tiles=64, inner=None, compared=2, size=2048, dates=6)
-ON_GPU_QUICK = Sizes(matrix=8192, tiles=16, inner=None, compared=1, size=1024, dates=3)
-ON_CPU = Sizes(matrix=1024, tiles=4, inner=64, compared=2, size=256, dates=3)
+ON_GPU = Sizes(
+    matrix=8192, tiles=64, inner=None, compared=2, size=2048, dates=6, side=512
+)
+ON_GPU_QUICK = Sizes(
+    matrix=8192, tiles=16, inner=None, compared=1, size=1024, dates=3, side=256
+)
+ON_CPU = Sizes(matrix=1024, tiles=4, inner=64, compared=2, size=256, dates=3, side=48)
 
 CORRECT = """
 import sys
@@ -204,6 +215,49 @@ def cube_rows(name: str, device: str, sizes: Sizes, folder: Path) -> list[Row]:
     return rows
 
 
+def inversion_rows(device: str, sizes: Sizes) -> list[Row]:
+    """The inversion by torch against compiled code on all cores."""
+    from cube_denoise.inversion.elimination import eliminate
+    from cube_denoise.inversion.solver import solve
+
+    shape = sizes.side, sizes.side
+    stack = simulate(neighbours(60, 3), shape).with_gaps("irregular gaps")
+    plan = eliminate(stack.first, stack.second, stack.dates, 0)
+    ways: dict[str, dict[str, Any]] = {
+        "all cores": {"threads": os.cpu_count() or 1},
+        # "cpu" would be the compiled code.
+        f"torch, {device}": {"device": "cuda" if device == "cuda" else "cpu:0"},
+    }
+    years = stack.days / 365.25
+    rows = []
+    for robust in ("none", "huber"):
+        case = f"inversion, robust {robust}, {sizes.side} x {sizes.side} px"
+        found = []
+        for how, more in ways.items():
+            for _ in range(2):  # the first compiles, and fills torch's memory
+                started = time.perf_counter()
+                solution = solve(
+                    stack.phase,
+                    plan,
+                    coherence=stack.coherence,
+                    weights="coherence",
+                    robust=robust,
+                    errors=True,
+                    years=years,
+                    **more,
+                )
+                seconds = time.perf_counter() - started
+            found.append(solution)
+            rate = stack.work / seconds / 1e6
+            rows.append(Row(case, how, "rate", rate, "1e6 pixel-pairs/s"))
+        for name in ("phase", "phase_std"):
+            exact, other = (getattr(solution, name) for solution in found)
+            change = float(np.nanmax(np.abs(other - exact))) * WAVELENGTH / (4 * np.pi)
+            metric = f"largest difference of {name}"
+            rows.append(Row(case, f"torch, {device}", metric, change * 1e3, "mm"))
+    return rows
+
+
 def _warm(name: str) -> None:
     from cube_denoise import device as devices
     from cube_denoise.inference import Network, loaded, network_reference
@@ -235,6 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     names = zoo.shipped_models()
     for name in names[:1] if asked.quick else names:
         rows += network_rows(name, device, sizes, peaks)
+    rows += inversion_rows(device, sizes)
     notes = [f"{place}; torch {torch.__version__}."]
     with tempfile.TemporaryDirectory(prefix="cube-gpu-") as folder:
         try:

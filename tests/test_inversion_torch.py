@@ -214,9 +214,11 @@ def test_steps_know_which_entry_joins_which():
     pairs = np.concatenate([np.repeat(np.arange(6), np.diff(plan.entry_start))])
     named = [*zip(pairs.tolist(), plan.entry_other.tolist(), strict=True)]
     named += [(k, k) for k in range(6)]
-    for (k, own, _), table in zip(steps.each(), steps.tables(), strict=True):
-        near = plan.entry_other[own].tolist()
-        assert near == list(range(k + 1, 6))
+    for step, table in zip(steps.all, steps.tables(), strict=True):
+        near = step.others.tolist()
+        assert near == plan.entry_other[step.own].tolist()
+        assert near == list(range(step.position + 1, 6))
+        assert step.alone == (not near)
         for i, a in enumerate(near):
             for j, b in enumerate(near):
                 assert named[int(table[i, j])] == (min(a, b), max(a, b))

@@ -27,25 +27,28 @@ def slopes(
     elimination, and is overwritten.
     """
     entries, count = steps.entries, steps.count
-    of_ratio = torch.zeros_like(slope[:entries])
-    of_inverse = torch.zeros_like(slope[entries:])
-    for k, own, joins in steps.each():
-        inverse = state[entries + 2 * count + 1 + k]
+    ratios, inverses = state[:entries], state[entries + 2 * count + 1 :]
+    totals = inverses.reciprocal().nan_to_num_(posinf=0.0)
+    # Conductances as they were, to ground as well: ratio x sum.
+    given = state[: entries + count].clone()
+    for step in steps.linked():
+        given[step.own].mul_(totals[step.position])
+    del totals
+    turned = torch.zeros_like(slope)
+    of_ratio, of_inverse = turned[:entries], turned[entries:]
+    for step in steps.all:
+        k, own, inverse = step.position, step.own, inverses[step.position]
         shift = slope[own].sum(0).add_(slope[entries + k]).mul_(inverse)
-        of_inverse[k] = -inverse * shift
-        if own.stop == own.start:
+        torch.mul(inverse, shift, out=of_inverse[k])
+        if step.alone:
             continue
-        ratio, before = state[own], slope[own]
-        change = before * inverse - ratio * shift
-        if joins.stop > joins.start:
-            one, other = steps.one[joins], steps.other[joins]
-            total = torch.where(inverse > 0, inverse.reciprocal(), 0.0)
-            made = (change * total)[one] * ratio[other] + ratio[one] * before[other]
-            slope.index_add_(0, steps.mesh[joins], made)
-        handed = change * state[entries + k] + ratio * slope[entries + k]
-        slope.index_add_(0, entries + steps.others[own], handed)
-        of_ratio[own] = change
-    return of_ratio, of_inverse
+        torch.mul(slope[own], inverse, out=of_ratio[own])
+        of_ratio[own].addcmul_(ratios[own], shift, value=-1.0)
+        left, right = step.left[: step.slopes], step.right[: step.slopes]
+        made = of_ratio[left].mul_(given[right])
+        made.addcmul_(ratios[left], slope[right])
+        slope.index_add_(0, step.into[: step.slopes], made)
+    return of_ratio, of_inverse.neg_()
 
 
 def variances(
@@ -58,29 +61,31 @@ def variances(
     value[entries:] = state[entries + 2 * count + 1 :]
     slope[entries:] = of_inverse
     tables = steps.tables()
-    for k, own in steps.backward():
-        if own.stop == own.start:
-            continue
+    for step in steps.linked():
+        k, own = step.position, step.own
         ratio, change = state[own], of_ratio[own]
+        near, near_slope = value[own], slope[own]
         among, among_slope = value[tables[k]], slope[tables[k]]
-        near = (among * ratio).sum(1)
-        near_slope = (among * change).add_(among_slope.mul_(ratio)).sum(1)
-        value[own], slope[own] = near, near_slope
-        value[entries + k] += (ratio * near).sum(0)
-        slope[entries + k] += (change * near + ratio * near_slope).sum(0)
+        torch.sum(among_slope.mul_(ratio).addcmul_(among, change), 1, out=near_slope)
+        torch.sum(among.mul_(ratio), 1, out=near)
+        value[entries + k].add_((ratio * near).sum(0))
+        made = (change * near).addcmul_(ratio, near_slope)
+        slope[entries + k].add_(made.sum(0))
     return slope[entries:]
 
 
 def respond(steps: Steps, state: torch.Tensor, x: torch.Tensor) -> None:
     """Solve for what currents in `x`, (positions + 1, columns, pixels), make of it."""
     entries, count = steps.entries, steps.count
-    for k, own, _ in steps.each():
-        if own.stop > own.start:
-            x.index_add_(0, steps.others[own], state[own][:, None] * x[k])
-        x[k] *= state[entries + 2 * count + 1 + k]
+    for step in steps.all:
+        here = x[step.position]
+        if not step.alone:
+            x.index_add_(0, step.others, state[step.own][:, None] * here)
+        here.mul_(state[entries + 2 * count + 1 + step.position])
     x[count] = 0.0
-    for k, own in steps.backward():
-        x[k] += (state[own][:, None] * x[steps.others[own]]).sum(0)
+    for step in steps.linked():
+        there = x[step.others].mul_(state[step.own][:, None])
+        x[step.position].add_(there.sum(0))
 
 
 def propagate(

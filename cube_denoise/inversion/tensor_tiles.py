@@ -85,9 +85,11 @@ def solve_tiles(
     with _gpu, torch.inference_mode():
         steps = Steps(plan, place)
         if most is None:
-            need = _memory(steps, phase.shape[0], basis.shape[1], rows, errors=errors)
             most = ON_CPU
             if place.type == CUDA:
+                robust = loss != LOSSES["none"]
+                columns = basis.shape[1] if errors else 0
+                need = _memory(steps, phase.shape[0], rows, columns, robust=robust)
                 most = max(1, int(MEMORY_SHARE * free_memory() / need))
         while at < end:
             cut = slice(at, min(at + most, end))
@@ -109,13 +111,15 @@ def solve_tiles(
     return wrong
 
 
-def _memory(steps: Steps, pairs: int, columns: int, rows: int, *, errors: bool) -> int:
-    """Bytes that a pixel takes, about: the tensors that are there at once."""
-    need = 4 * 8 * pairs + 8 * rows + 8 * 3 * pairs + 8 * 2 * steps.widest**2
-    if errors:
-        need += 8 * (6 * (steps.entries + steps.count) + 2 * steps.widest**2)
-        need += 8 * columns * (2 * steps.count + pairs)
-    return need
+def _memory(steps: Steps, pairs: int, rows: int, columns: int, *, robust: bool) -> int:
+    """Bytes that a pixel takes, about; `columns` of the fit, 0 = without errors."""
+    numbers = 7 * pairs + rows + 2 * steps.widest**2
+    if robust:
+        numbers += 2 * pairs + rows
+    if columns:
+        numbers += 6 * (steps.entries + steps.count) + 2 * steps.widest**2
+        numbers += columns * (2 * steps.count + pairs)
+    return 8 * numbers
 
 
 def _solve(

@@ -1,12 +1,13 @@
 """The arithmetic of `kernel`, `gaps` and `robust` on tensors, for GPUs.
 
 A row of the state is a float64 tensor over all pixels at once. Rows that the
-elimination of one date touches are taken together: a GPU waits for launches, not for
-numbers. No two products that are added in one call go to the same row, so sums have one
-order.
+elimination of one date touches are taken together, and written in place: a GPU waits
+for launches, not for numbers. No two products that are added in one call go to the same
+row, so sums have one order.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,6 +19,31 @@ LEAST_SHARE = 1e-6
 """Of its weight that a pair keeps however large its residual, so that it stays."""
 
 Rounds = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One position of an elimination: rows of the state.
+
+    Eliminating it adds the products of rows `left`, as ratios, and of rows `right`, as
+    they were, to rows `into`: first the conductances that join its neighbours and those
+    of these to ground, `slopes` of them, then their currents.
+    """
+
+    position: int
+    own: slice
+    """Its entries."""
+    others: torch.Tensor
+    """The positions at their ends."""
+    left: torch.Tensor
+    right: torch.Tensor
+    into: torch.Tensor
+    slopes: int
+
+    @property
+    def alone(self) -> bool:
+        """Whether it has no entries."""
+        return self.own.stop == self.own.start
 
 
 class Steps:
@@ -34,14 +60,9 @@ class Steps:
         start, others, before, mesh, _, pair, early, late, into = plan
         self.device = device
         self.entries, self.count = int(others.size), int(start.size) - 1
-        self.start: list[int] = start.tolist()
-        self.before: list[int] = before.tolist()
         self.widest = int(np.diff(start).max(initial=0))
-        width = np.diff(start)
-        upper = [np.triu_indices(int(n), 1) for n in width]
-        self.others, self.mesh = self._on(others), self._on(mesh)
-        self.one = self._on(np.concatenate([[], *(u[0] for u in upper)]))
-        self.other = self._on(np.concatenate([[], *(u[1] for u in upper)]))
+        self._plan = start, others, before, mesh
+        self.all = self._steps()
         potentials = self.entries + self.count
         # By the number of the pair, not by the order in which pairs are taken up.
         back = np.argsort(pair)
@@ -52,6 +73,36 @@ class Steps:
 
     def _on(self, numbers: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.asarray(numbers, "int64")).to(self.device)
+
+    def _steps(self) -> list[Step]:
+        entries, count = self.entries, self.count
+        start, others, before, mesh = self._plan
+        found, parts = [], []
+        for k in range(count):
+            own = np.arange(start[k], start[k + 1])
+            near = others[own]
+            one, other = np.triu_indices(own.size, 1)
+            ground = np.full(own.size, entries + k)
+            found.append((k, slice(int(start[k]), int(start[k + 1]))))
+            parts += [
+                near,
+                np.concatenate([own[one], own, own]),
+                np.concatenate([own[other], ground, ground + count]),
+                np.concatenate(
+                    [
+                        mesh[before[k] : before[k + 1]],
+                        entries + near,
+                        entries + count + near,
+                    ]
+                ),
+            ]
+        whole = self._on(np.concatenate([[], *parts])).split([p.size for p in parts])
+        return [
+            Step(k, own, near, left, right, into, left.numel() - near.numel())
+            for (k, own), near, left, right, into in zip(
+                found, *(whole[n::4] for n in range(4)), strict=True
+            )
+        ]
 
     def rounds(self, rows: np.ndarray) -> Rounds:
         """Rows to add to, and numbers of what is added, no row twice in one round."""
@@ -68,13 +119,13 @@ class Steps:
 
         Off the diagonal entries, on it positions, counted after the entries.
         """
-        others, mesh = self.others.cpu().numpy(), self.mesh.cpu().numpy()
+        start, others, before, mesh = self._plan
         given = []
         for k in range(self.count):
-            near = others[self.start[k] : self.start[k + 1]]
+            near = others[start[k] : start[k + 1]]
             table = np.diag(self.entries + near)
             upper = np.triu_indices(near.size, 1)
-            table[upper] = mesh[self.before[k] : self.before[k + 1]]
+            table[upper] = mesh[before[k] : before[k + 1]]
             table.T[upper] = table[upper]
             given.append(table)
         whole = self._on(np.concatenate([[], *(t.ravel() for t in given)]))
@@ -85,19 +136,9 @@ class Steps:
             )
         ]
 
-    def each(self) -> Iterator[tuple[int, slice, slice]]:
-        """Yield the positions, their entries, and what joins their neighbours."""
-        for k in range(self.count):
-            yield (
-                k,
-                slice(self.start[k], self.start[k + 1]),
-                slice(self.before[k], self.before[k + 1]),
-            )
-
-    def backward(self) -> Iterator[tuple[int, slice]]:
-        """Yield positions and their entries, the last first."""
-        for k in range(self.count - 1, -1, -1):
-            yield k, slice(self.start[k], self.start[k + 1])
+    def linked(self) -> Iterator[Step]:
+        """Yield the positions that have entries, the last first."""
+        return (step for step in reversed(self.all) if not step.alone)
 
     def potentials(self, state: torch.Tensor) -> torch.Tensor:
         """Rows of the positions' potentials, and at the end of the origin's."""
@@ -154,22 +195,17 @@ def forward(steps: Steps, y: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     current = weight.mul_(y)
     add_rounds(state, steps.arriving, current)
     add_rounds(state, steps.leaving, current, -1.0)
-    for k, own, joins in steps.each():
-        total = state[own].sum(0).add_(state[entries + k])
-        inverse = torch.where(total > 0, total.reciprocal(), 0.0)
-        state[entries + 2 * count + 1 + k] = inverse
-        if own.stop > own.start:
-            ratio = state[own] * inverse
-            far = entries + steps.others[own]
-            if joins.stop > joins.start:
-                made = ratio[steps.one[joins]] * state[own][steps.other[joins]]
-                state.index_add_(0, steps.mesh[joins], made)
-            # Both rows that a far end takes part of: to ground, and the current.
-            both = state[entries + k : entries + count + k + 1 : count]
-            handed = (both[:, None] * ratio).view(-1, y.shape[1])
-            state.index_add_(0, torch.cat([far, far + count]), handed)
-            state[own] = ratio
-        state[entries + count + k] *= inverse
+    for step in steps.all:
+        k, own = step.position, state[step.own]
+        inverse = state[entries + 2 * count + 1 + k]
+        torch.sum(own, 0, out=inverse)
+        # Sums are positive or zero, and the inverse of zero is to be zero.
+        inverse.add_(state[entries + k]).reciprocal_().nan_to_num_(posinf=0.0)
+        if not step.alone:
+            before = state[step.right]
+            own.mul_(inverse)
+            state.index_add_(0, step.into, before.mul_(state[step.left]))
+        state[entries + count + k].mul_(inverse)
     return state
 
 
@@ -177,8 +213,8 @@ def backward(steps: Steps, state: torch.Tensor) -> None:
     """Potentials in place of the currents; see `kernel.backward`."""
     x = steps.potentials(state)
     x[steps.count] = 0.0
-    for k, own in steps.backward():
-        x[k] += (state[own] * x[steps.others[own]]).sum(0)
+    for step in steps.linked():
+        x[step.position].add_(x[step.others].mul_(state[step.own]).sum(0))
 
 
 def subsets(steps: Steps, state: torch.Tensor) -> torch.Tensor:
@@ -188,14 +224,14 @@ def subsets(steps: Steps, state: torch.Tensor) -> torch.Tensor:
     linked, after the elimination, through positions that come later.
     """
     count = steps.count
-    label = torch.full(
-        (count + 1, state.shape[1]), count, dtype=torch.int64, device=state.device
-    )
-    for k, own in steps.backward():
-        label[k] = torch.where(state[steps.entries + k] > 0, count, k)
-        if own.stop > own.start:
-            there = torch.where(state[own] > 0, label[steps.others[own]], -1)
-            label[k] = torch.maximum(label[k], there.amax(0))
+    own = torch.arange(count + 1, device=state.device)[:, None]
+    ground = state[steps.entries : steps.entries + count + 1] > 0
+    ground[count] = True
+    label = torch.where(ground, count, own)
+    for step in steps.linked():
+        there = torch.where(state[step.own] > 0, label[step.others], -1)
+        here = label[step.position]
+        torch.maximum(here, there.amax(0), out=here)
     return label
 
 
