@@ -33,6 +33,11 @@ def bytes_of(name: str, sizes: Mapping[str, int]) -> int:
     return count * np.dtype(spec.dtype).itemsize
 
 
+def date_count(cube: xr.Dataset) -> int:
+    """Dates of the pairs of a cube."""
+    return np.unique([cube[name].values for name in store.PAIR_TIMES]).size
+
+
 def sides_of(
     cube: xr.Dataset, cuts: Mapping[str, list[slice]]
 ) -> list[tuple[int, list[slice]]]:
@@ -114,7 +119,7 @@ def block_memory(
     if not correction.whole_stack:
         return round(max(wide * (rate.memory + ITEM * (2 + static)), looking))
     count = cube.sizes[PAIR]
-    dates = np.unique([cube[name].values for name in store.PAIR_TIMES]).size
+    dates = date_count(cube)
     # They work strip by strip, and parts of a strip that a fixed memory holds.
     strip = min(STRIP, shape[0]) * shape[1] * count
     temporary = min(rate.memory * strip, 2 * ITEM * strip + 2 * MEMORY)
@@ -124,7 +129,7 @@ def block_memory(
 def projection_memory(cube: xr.Dataset, shape: tuple[int, int]) -> int:
     """Bytes that projecting all pairs of a block of that shape on dates takes."""
     count = cube.sizes[PAIR]
-    dates = np.unique([cube[name].values for name in store.PAIR_TIMES]).size
+    dates = date_count(cube)
     strip = min(STRIP, shape[0]) * shape[1]
     return ITEM * (count * math.prod(shape) + (count + dates) * strip)
 
@@ -136,7 +141,7 @@ def stack_network_cost(cube: xr.Dataset) -> tuple[int, int]:
     """
     from cube_denoise.series_inference import TILE
 
-    dates = np.unique([cube[name].values for name in store.PAIR_TIMES]).size
+    dates = date_count(cube)
     sides = [min(cube.sizes[d], TILE) for d in (Y, X)]
     seen = 1 if max(cube.sizes[d] for d in (Y, X)) <= TILE else OVERLAP
     return math.prod(sides) * dates * SEEN_BYTES, seen

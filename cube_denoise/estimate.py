@@ -16,6 +16,7 @@ from cube_denoise.block_cost import (
     ITEM,
     block_memory,
     bytes_of,
+    date_count,
     grown,
     inputs_of,
     network_side,
@@ -43,7 +44,7 @@ from cube_denoise.ingest import ReadingPlan
 from cube_denoise.inversion_window import OUTPUTS, Settings
 from cube_denoise.invert import inversion_block, inversion_cuts, temporary_memory
 from cube_denoise.last_inversion import hindrance
-from cube_denoise.network import Network, acquisition_times, pair_indices
+from cube_denoise.network import Network, pair_indices
 
 COMPRESSION = 0.8
 """Stored bytes per byte: unwrapped phase and coherence of Mexico City give 0.73 to 0.80
@@ -221,8 +222,7 @@ def estimate_correction(
     cuts = correction_cuts(cube, correction, pairs, block=block)
     tasks = math.prod(len(c) for c in cuts.values())
     rows, columns = cube.sizes[Y], cube.sizes[X]
-    dates = acquisition_times(*(cube[name].values for name in store.PAIR_TIMES)).size
-    sizes = {PAIR: len(pairs), CORRECTION_TIME: dates, Y: rows, X: columns}
+    sizes = {PAIR: len(pairs), CORRECTION_TIME: date_count(cube), Y: rows, X: columns}
     written = sum(bytes_of(name, sizes) for name in correction.outputs)
     notes = []
     if correction.name in WHOLE_SCENE:
