@@ -201,7 +201,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     shown = [RAW, flagship, best_classical(judged), PERFECT]
     moving = [j for j in judged if j.amplitude > 0]
     stations = [r for j in moving for r in station_rows(j, shown)]
-    for js in by_case(moving).values():
+    for case in dict.fromkeys(j.case for j in moving):
+        js = [j for j in moving if j.case == case]
         told = js[min(TABLED, len(js)) - 1]
         print(table(list(station_rows(told, shown))), end="\n\n")
     report(rows, None, notes=_notes(judged, shown, began))
