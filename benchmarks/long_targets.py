@@ -154,7 +154,9 @@ def targets(rows: Sequence[Row], kinds: Mapping[str, str]) -> Iterator[str]:
             *((case, COVERAGE, 63.0, 73.0) for case in (*decades, REST)),
         ]
         for case, metric, least, most in asked:
-            row = known[case, method, metric]
+            row = known.get((case, method, metric))
+            if row is None:
+                continue
             verdict = "met" if least <= row.value <= most else "missed"
             unit = "" if row.unit == "1" else f" {row.unit}"
             yield (
