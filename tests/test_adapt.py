@@ -16,7 +16,10 @@ from cube_denoise.simulate.noise_bank import NoiseBank
 from cube_denoise.simulate.stack import power
 from cube_denoise.stack_samples import StackSampling, stack_batch
 from cube_denoise.training import adapt as adapting
-from cube_denoise.training.adapt import Judged, adapt, judge, verdict
+from cube_denoise.training import gate, noise2noise
+from cube_denoise.training.adapt import adapt
+from cube_denoise.training.gate import Judged, judge, verdict
+from cube_denoise.training.noise2noise import Noise2Noise
 from cube_denoise.training.stacks import StackTask
 from cube_denoise.training.transplant import transplanted
 
@@ -42,6 +45,7 @@ class Denying(torch.nn.Module):
 def small_batches(monkeypatch):
     whole = adapting.recipe
     monkeypatch.setattr(adapting, "BANK", 2)
+    monkeypatch.setattr(gate, "BANK", 2)
 
     def recipe(banks, steps):
         made = whole(banks, steps)
@@ -93,7 +97,8 @@ def test_a_transplant_is_truth_and_real_noise(banks, ratio):
         noise = np.where(there, (made.series - made.displacement)[k].numpy(), np.nan)
         assert noise.shape[0] == 8
         if not k:
-            real = bank.draw_series(8, (32, 32), np.random.default_rng(1)).displacement
+            same = np.random.default_rng(1)
+            real = bank.draw_series(8, (32, 32), same, directed=True).displacement
             np.testing.assert_allclose(noise[there], real[there], atol=1e-6)
         truth = made.displacement[k].numpy()
         if ratio is not None:
@@ -151,6 +156,78 @@ def test_what_does_not_help_is_refused(cube, untrained, tmp_path, small_batches)
     assert done.exit_code == 1
     assert "refused" in done.stderr and "error on held-out dates" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+class Knowing(torch.nn.Module):
+    """Gives steady motion at a known rate in the reference of the dates it sees."""
+
+    def __init__(self, rate):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, series, visible, years, elevation, coherence):
+        given = visible.any(3).any(2).float()
+        mean = (given * years).sum(1, keepdim=True) / given.sum(1, keepdim=True)
+        seen = (years - mean)[:, :, None, None] * self.rate
+        return seen, torch.ones_like(seen)
+
+
+@pytest.fixture(scope="module")
+def steady(banks):
+    """A stack of steady motion, its rate and its noise."""
+    rng = np.random.default_rng(0)
+    rate = rng.standard_normal((32, 32)).astype("float32")
+    rate -= rate.mean()
+    noise = rng.standard_normal((40, 32, 32)).astype("float32")
+    noise -= noise.mean((1, 2), keepdims=True)
+    years = np.arange(40) / 30
+    bank = replace(banks["train"], fields=noise)
+    return Noise2Noise(years[:, None, None] * rate + noise, years, bank), rate, noise
+
+
+def test_halves_are_apart_and_in_one_reference(steady):
+    own, rate, noise = steady
+    for number in range(6):
+        half = own.draw(0, number)
+        given, asked = (a.any(3).any(2) for a in (half.visible, half.asked))
+        assert not (given & asked).any() and (given | asked).all()
+        assert not half.series[~half.visible].any()
+    for half in own.every_half():
+        given = half.visible.any(3).any(2)[0].numpy()
+        assert given.sum() == 20
+        time = own.years - own.years[given].mean()
+        moved = rate * time[:, None, None] + noise - noise[given].mean(0)
+        there = half.asked[0].numpy()
+        np.testing.assert_allclose(half.target[0].numpy()[there], moved[there], 0, 1e-4)
+
+
+def test_the_least_error_against_noise_is_the_least_error(steady):
+    own, rate, _ = steady
+    errors = [own.blind_error(Knowing(f * rate)) for f in (0.8, 1.0, 1.2)]
+    # Of one date, and of the mean of the twenty that are given.
+    assert errors[1] ** 2 == pytest.approx(1 + 1 / 20, rel=0.01)
+    there = np.concatenate([h.years[h.asked.any(3).any(2)] for h in own.every_half()])
+    for wrong in (errors[0], errors[2]):
+        more = 0.04 * (rate**2).mean() * there.var()
+        assert wrong**2 - errors[1] ** 2 == pytest.approx(more, rel=0.15)
+
+
+@pytest.mark.parametrize("rate", [3e-3, 0.0])
+def test_a_stage_between_dates_has_its_gate(tmp_path, monkeypatch, small_batches, rate):
+    cube = tmp_path / "cube"
+    ingest_dataset(simulate_stack(seed=8, shape=(32, 32), dates=32, snr=0.1).cube, cube)
+    spoiled = saved(tmp_path / "spoiled", spoiled=True)
+    with pytest.raises(ValueError, match="takes about 60 dates"):
+        adapt(cube, tmp_path / "mine", model=spoiled, between=True)
+    monkeypatch.setattr(adapting, "LONG", 4)
+    monkeypatch.setattr(noise2noise, "STEPS", 30)
+    monkeypatch.setattr(noise2noise, "LEARNING_RATE", rate)
+    found = adapt(
+        cube, tmp_path / "mine", model=spoiled, steps=10, between=True, threads=1
+    )
+    record = json.loads((found.folder / "config.json").read_text())["training"]
+    assert record["between"] is bool(rate)
+    assert "--steps 10 --between" in (found.folder / "README.md").read_text()
 
 
 def test_mistakes(cube, untrained, tmp_path):

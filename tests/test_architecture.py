@@ -58,9 +58,9 @@ FLOORS = (
     "evaluate.injection_pictures evaluate.judge evaluate.page evaluate.pictures "
     "evaluate.record evaluate.report evaluate.station_pictures evaluate.tables ingest "
     "planned_cube steps training training.adapt training.checkpoint training.fit "
-    "training.generative training.learner training.loader training.pairs "
-    "training.recipe training.run training.series training.stacks training.task "
-    "training.transplant warm",
+    "training.gate training.generative training.learner training.loader "
+    "training.noise2noise training.pairs training.recipe training.run "
+    "training.series training.stacks training.task training.transplant warm",
     # 5: composed.
     "demo dry_run job pipeline update",
     # 6: thin.

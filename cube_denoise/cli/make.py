@@ -204,6 +204,13 @@ def adapt(
         str, typer.Option(help="Stack network to begin with, name or folder.")
     ] = "stack",
     steps: Annotated[int, typer.Option(min=1, help="Most optimiser steps.")] = 200,
+    between: Annotated[
+        bool,
+        typer.Option(
+            "--between",
+            help="Of about 60 dates or more: then let some dates predict the others.",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -219,7 +226,14 @@ def adapt(
     from cube_denoise.training.adapt import adapt as adapt_
 
     found = adapt_(
-        cube, out, model=model, steps=steps, seed=seed, threads=threads, device=device
+        cube,
+        out,
+        model=model,
+        steps=steps,
+        between=between,
+        seed=seed,
+        threads=threads,
+        device=device,
     )
     table = Table("on held-out dates", "before", "adapted")
     for name, label in (

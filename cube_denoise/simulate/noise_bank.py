@@ -207,7 +207,12 @@ class NoiseBank:
         return one._replace(displacement=one.displacement[0])
 
     def draw_series(
-        self, dates: int, shape: tuple[int, int], generator: np.random.Generator
+        self,
+        dates: int,
+        shape: tuple[int, int],
+        generator: np.random.Generator,
+        *,
+        directed: bool = False,
     ) -> RealNoise:
         """Draw the noise of a series of dates: residual fields, permuted in time.
 
@@ -223,6 +228,9 @@ class NoiseBank:
             Rows and columns.
         generator : numpy.random.Generator
             Source of randomness.
+        directed : bool
+            Turn by 180 degrees or not at all, and do not mirror: waves and streaks keep
+            their direction.
 
         Returns
         -------
@@ -236,10 +244,15 @@ class NoiseBank:
         """
         if self.kind != "residual":
             raise ValueError(f"kind={self.kind!r}: a series needs a bank of 'residual'")
-        return self._cut(dates, shape, generator)
+        return self._cut(dates, shape, generator, directed=directed)
 
     def _cut(
-        self, count: int, shape: tuple[int, int], rng: np.random.Generator
+        self,
+        count: int,
+        shape: tuple[int, int],
+        rng: np.random.Generator,
+        *,
+        directed: bool = False,
     ) -> RealNoise:
         """Distinct fields in random order with one crop and orientation."""
         if not 1 <= count <= len(self.fields):
@@ -251,6 +264,8 @@ class NoiseBank:
             chosen = rng.choice(len(self.fields), count, replace=False)
             signs = rng.choice([-1.0, 1.0], (count, 1, 1)).astype("float32")
             turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
+            if directed:
+                turns, mirrored = turns // 2 * 2, False
             rows, columns = shape[::-1] if turns % 2 else shape
             if rows > self.shape[0] or columns > self.shape[1]:
                 if max(shape) > max(self.shape) or min(shape) > min(self.shape):

@@ -23,7 +23,8 @@ def transplanted(
     The deformation keeps its ratio of powers to the noise (`simulate.stack.power`), or
     gets another. Times, hidden dates and gaps stay, gaps of the bank are added;
     elevation and coherence are those of the noise. Where the bank has fewer dates or
-    pixels, dates and pixels are left out.
+    pixels, dates and pixels are left out. Fields are turned by 180 degrees at most:
+    with quarter turns what tells waves and streaks from motion would be lost.
 
     Parameters
     ----------
@@ -31,7 +32,7 @@ def transplanted(
     bank : NoiseBank
         Of residual fields.
     generator : numpy.random.Generator
-        Draws fields, their order and signs, crops and turns.
+        Draws fields, their order and signs, crops and half turns.
     ratio : float, optional
         Of the powers of deformation and noise; 0 for stacks at rest.
 
@@ -50,7 +51,7 @@ def transplanted(
             array[k].numpy()[kept, :side, :side]
             for array in (batch.displacement, batch.series, batch.visible)
         )
-        drawn = bank.draw_series(dates, (side, side), generator)
+        drawn = bank.draw_series(dates, (side, side), generator, directed=True)
         noise = drawn.displacement
         simulated = np.where(visible, truth - series, np.nan)
         wanted = power(noise) / max(power(simulated), 1e-16)
