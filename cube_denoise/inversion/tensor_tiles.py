@@ -172,7 +172,6 @@ def _solve(
             solved[:, some] = moved[:-1].float()
         else:
             solved = torch.where(linked[:-1], solved, torch.nan)
-        final = final * linked[steps.early]
         w = w * linked[steps.early]
     series[order, cut] = solved.cpu().numpy()
     if not quality:

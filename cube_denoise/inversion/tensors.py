@@ -225,8 +225,8 @@ def subsets(steps: Steps, state: torch.Tensor) -> torch.Tensor:
     """
     count = steps.count
     own = torch.arange(count + 1, device=state.device)[:, None]
+    # One row more than there are positions: the origin has its number either way.
     ground = state[steps.entries : steps.entries + count + 1] > 0
-    ground[count] = True
     label = torch.where(ground, count, own)
     for step in steps.linked():
         there = torch.where(state[step.own] > 0, label[step.others], -1)
