@@ -32,6 +32,12 @@ DOUBT = (2.0, 2.0)
 START = 2
 """The candidate the untrained network gives: a local line, as in `temporal-filter`."""
 
+FOUND = (0.7, 2.0, 8.0)
+"""Rms of the estimate over that of its standard deviation, of a whole stack, at which
+`StackConfig.std_factor` is given; linear in logarithms between, constant beyond. It
+tells stacks where nothing is found from those where some motion is, of which more is
+missed, and from those where motion is plain."""
+
 
 @dataclass(frozen=True)
 class StackConfig:
@@ -43,8 +49,9 @@ class StackConfig:
     """Of the attention over dates."""
     widths: tuple[float, ...] = (6.0, 2.5, 1.0)
     """Standard deviations of the local lines, in mean intervals between dates."""
-    std_factor: float = 1.0
-    """By which the standard deviation is multiplied, from held-out stacks."""
+    std_factor: float | tuple[float, ...] = 1.0
+    """By which the standard deviation is multiplied, from held-out stacks: one number,
+    or one for each of `FOUND`."""
 
 
 class StackNetwork(nn.Module):
@@ -152,14 +159,30 @@ class StackNetwork(nn.Module):
         estimate, log_std = self._combine(found)
         estimate = found.centred(estimate[:, :, :rows, :columns])
         std = found.scale * found.gain[:, :, START] * torch.exp(log_std)
-        return (
-            found.scale * estimate,
-            self.config.std_factor * std[:, :, :rows, :columns],
-        )
+        displacement, std = found.scale * estimate, std[:, :, :rows, :columns]
+        return displacement, self._factor(displacement, std, visible) * std
 
     def fused(self) -> Self:
         """Return an inference copy; there is nothing to fold."""
         return copy.deepcopy(self).eval()
+
+    @torch.no_grad()
+    def _factor(
+        self, displacement: torch.Tensor, std: torch.Tensor, visible: torch.Tensor
+    ) -> torch.Tensor | float:
+        """By which the standard deviation of each stack is multiplied."""
+        factor = self.config.std_factor
+        if not isinstance(factor, tuple):
+            return factor
+        power, stated = (
+            torch.where(visible, a**2, 0.0).sum((1, 2, 3)) for a in (displacement, std)
+        )
+        at = (power / stated).log() / 2
+        total = torch.full_like(at, math.log(factor[0]))
+        for ends, values in zip(pairwise(FOUND), pairwise(factor), strict=True):
+            (low, high), (before, after) = map(math.log, ends), map(math.log, values)
+            total += (after - before) * ((at - low) / (high - low)).clamp(0, 1)
+        return total.exp()[:, None, None, None]
 
     def _combine(self, found: Features) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalised estimate and logarithm of its spread, padded."""

@@ -110,7 +110,7 @@ def train(
 
     model = zoo.create_model(name)
     model.load_state_dict(fit.best)
-    model.half().float().eval()
+    model = settings.task.calibrated(model.half().float().eval())
     log.info("%s: scores on held-out samples", name)
     training: dict[str, Any] = identity | {
         "steps_taken": learner.done,

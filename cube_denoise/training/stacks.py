@@ -1,10 +1,14 @@
 """The task of the stack network: the displacement of all dates of a stack."""
 
+import copy
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import least_squares
+from scipy.special import expit
 
 from cube_denoise import evaluate
 from cube_denoise.conventions import X, Y, phase_to_displacement
@@ -13,10 +17,11 @@ from cube_denoise.corrections.series import dates_of, stack_of
 from cube_denoise.halo import Tile
 from cube_denoise.inference import Network
 from cube_denoise.model_card import CardText
-from cube_denoise.models.stack_loss import stack_loss
+from cube_denoise.models.stack import FOUND
+from cube_denoise.models.stack_loss import SHARE, stack_loss
 from cube_denoise.series_inference import series_model, stack_displacement
 from cube_denoise.simulate.assembly import Scene
-from cube_denoise.simulate.seeds import split_seed
+from cube_denoise.simulate.seeds import child_seeds, split_seed
 from cube_denoise.simulate.stack import simulate_stack
 from cube_denoise.stack_samples import StackBatch, StackSampling, stack_batch
 from cube_denoise.training.task import Setup
@@ -26,6 +31,16 @@ DATES = (12, 20, 30)
 """Of the stacks that are scored, in turn."""
 RATIOS = (0.1, 1.0)
 """Their ratios of powers, deformation over noise (`simulate_stack`)."""
+CASES = (-2, -1, 0, 1, None)
+"""Of the stacks for calibration, in turn: log10 of the least ratio of powers, which is
+at most ten times that; None = at rest."""
+CALIBRATION = 4
+"""Tells the random numbers of these stacks from others."""
+SOME = 2000
+"""Pixels on dates, drawn of each of them."""
+SOFT, WEAK = 0.1, 0.03
+"""Logarithm of the standard deviation over which an error goes from in to out; weight
+of the logarithms of the factors, which pulls towards one."""
 TRANSPLANT = 99
 """Tells the random numbers of a transplant from those of the stack it is made to."""
 
@@ -67,6 +82,10 @@ class StackTask:
             batch.series,
             batch.visible,
         )
+
+    def calibrated(self, model: Any) -> Any:
+        """See `Task.calibrated`: its standard deviations."""
+        return calibrated(model)
 
     def scores(self, model: Any) -> dict[str, float]:
         """See `Task.scores`."""
@@ -149,6 +168,74 @@ def held_out_scores(model: Any, *, count: int = 18) -> dict[str, float]:
     )
     values = (*np.median(rows, 0), *np.median(quiet, 0), np.mean(held))
     return {n: round(float(v), 4) for n, v in zip(names, values, strict=True)}
+
+
+def calibrated(model: Any, *, count: int = 150, side: int = 96) -> Any:
+    """Stack network whose standard deviation holds 68 % of the errors.
+
+    In every decade of the ratio of powers, and at rest, as nearly as one factor for
+    each of `models.stack.FOUND` can (least squares of the shares), on simulated stacks
+    of the validation split, which neither training nor the scores draw.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Stack network in eval mode, on the CPU; not changed.
+    count : int
+        Stacks, five or more.
+    side : int
+        Pixels a side.
+
+    Returns
+    -------
+    torch.nn.Module
+        The same with other ``config.std_factor``.
+    """
+    plain = _with_factor(model, 1.0)
+    knots = np.log(FOUND)
+    excess, found, cases = [], [], np.arange(count) % len(CASES)
+    for k in range(count):
+        scene = calibration_stack(k, side)
+        _, estimate, std = seen_by(plain, scene)
+        missed = np.abs(estimate - centred(scene.truth["displacement"].values))
+        there = np.isfinite(missed)
+        found.append(np.log(_rms(estimate[there]) / _rms(std[there])))
+        some = np.random.default_rng(k).choice(int(there.sum()), SOME)
+        excess.append(np.log(missed[there] / std[there] + 1e-6)[some])
+
+    def off(factors: np.ndarray) -> np.ndarray:
+        over = np.array(excess) - np.interp(found, knots, factors)[:, None]
+        held = expit(-over / SOFT).mean(1)
+        return np.array([held[cases == c].mean() for c in np.unique(cases)]) - SHARE
+
+    fit = least_squares(lambda f: np.append(off(f), WEAK * f), np.zeros(knots.size))
+    return _with_factor(model, tuple(round(float(f), 3) for f in np.exp(fit.x)))
+
+
+def calibration_stack(number: int, side: int) -> Scene:
+    """Draw a stack of 12 to 40 dates (see `CASES`); the split is validation."""
+    seed = split_seed("validation", CALIBRATION, number)
+    # `simulate_stack` takes the first five.
+    rng = np.random.default_rng(child_seeds(seed, 6)[5])
+    case = CASES[number % len(CASES)]
+    ratio = None if case is None else 10 ** float(rng.uniform(case, case + 1))
+    return simulate_stack(
+        seed=seed,
+        shape=(side, side),
+        dates=int(np.exp(rng.uniform(*np.log([12, 41])))),
+        amplitude=0.0 if ratio is None else None,
+        snr=ratio,
+    )
+
+
+def _with_factor(model: Any, factor: float | tuple[float, ...]) -> Any:
+    made = copy.deepcopy(model)
+    made.config = dataclasses.replace(model.config, std_factor=factor)
+    return made
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values, dtype="float64"))))
 
 
 def seen_by(model: Any, scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

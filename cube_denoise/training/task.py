@@ -50,6 +50,12 @@ class Task(Protocol):
         mode, the mean over validation batches decides which weights are kept.
         """
 
+    def calibrated(self, model: Any) -> Any:
+        """Trained network, in eval mode on the CPU, with what is fitted at the end.
+
+        From stacks of the validation split; most tasks have nothing to fit.
+        """
+
     def scores(self, model: Any) -> dict[str, float]:
         """Scores of the trained network, in eval mode on the CPU, on the test split."""
 
