@@ -44,6 +44,9 @@ class ToyTask:
         inputs = torch.cat([clean + noise, level.expand_as(clean)], 1)
         return (model(inputs).float() - noise).square().mean()
 
+    def calibrated(self, model):
+        return model
+
     def scores(self, model):
         return {"last_bias": model.layers[-1].bias.item()}
 
