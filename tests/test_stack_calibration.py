@@ -91,6 +91,7 @@ def test_calibration_finds_the_factors_that_make_68_percent_hold(monkeypatch) ->
 
     monkeypatch.setattr(stacks, "calibration_stack", scene)
     monkeypatch.setattr(stacks, "seen_by", seen)
+    monkeypatch.setattr(stacks, "WEAK", 0.0)
     before = network(1.0)
     made = stacks.calibrated(before, count=20)
     assert before.config.std_factor == 1.0

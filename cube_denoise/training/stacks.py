@@ -38,9 +38,10 @@ CALIBRATION = 4
 """Tells the random numbers of these stacks from others."""
 SOME = 2000
 """Pixels on dates, drawn of each of them."""
-SOFT, WEAK = 0.1, 0.03
+SOFT, WEAK = 0.1, 0.3
 """Logarithm of the standard deviation over which an error goes from in to out; weight
-of the logarithms of the factors, which pulls towards one."""
+of the logarithms of the factors, which pulls towards one: shares of single stacks
+spread by 0.15, and with less weight the factors follow the stacks that were drawn."""
 TRANSPLANT = 99
 """Tells the random numbers of a transplant from those of the stack it is made to."""
 
