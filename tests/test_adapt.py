@@ -138,6 +138,14 @@ def test_the_gate(after, reason):
     assert reasons == () if reason is None else reason in " ".join(reasons)
 
 
+def test_an_amplitude_that_was_lost_before_must_not_be_lost_further():
+    before = GOOD._replace(slope=0.8)
+    better = GOOD._replace(error=0.3)
+    assert verdict(before, better._replace(slope=0.79)) == ()
+    assert "0.75 is kept" in verdict(before, better._replace(slope=0.75))[0]
+    assert verdict(before, better._replace(slope=1.19)) == ()
+
+
 def test_what_helps_is_accepted(cube, tmp_path, small_batches):
     spoiled = saved(tmp_path / "spoiled", spoiled=True)
     found = adapt(cube, tmp_path / "mine", model=spoiled, steps=40, threads=1)
