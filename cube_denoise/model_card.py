@@ -99,7 +99,7 @@ def adapted_card(name: str, model: Any, training: Mapping[str, Any]) -> str:
     command = (
         f"cube-denoise adapt {training['cube']} {name} --model {training['adapted']} "
         f"--seed {training['seed']} --steps {training['steps']}"
-        + ("" if training["between"] is None else " --between")
+        + (" --no-between" if training["between"] is None else " --between")
     )
     scores = {
         f"{key}, {when}": training[part][key]

@@ -205,12 +205,12 @@ def adapt(
     ] = "stack",
     steps: Annotated[int, typer.Option(min=1, help="Most optimiser steps.")] = 200,
     between: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--between",
-            help="Of about 60 dates or more: then let some dates predict the others.",
+            help="Then let some dates predict the others; done from 60 dates on.",
+            show_default=False,
         ),
-    ] = False,
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",

