@@ -6,11 +6,13 @@ pairs with injected deformation. New methods and models appear as rows of their 
 """
 
 import logging
+import multiprocessing
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +36,7 @@ log = logging.getLogger(__name__)
 
 ORACLE = "wiener"
 """Knows the true spectra: a bound, no method to be chosen."""
+PROCESSES = 2
 RESAMPLES = 2000
 """Bootstrap samples of the scenes of a case."""
 UNITS = {
@@ -67,6 +70,7 @@ def _corrected(cube: xr.Dataset, *, method: object) -> xr.Dataset:
 
 def scene_scores(scene: Scene) -> dict[str, dict[str, float]]:
     """Scores of every method on one stack."""
+    warnings.simplefilter("ignore", UserWarning)
     cube, truth = scene
     reference = choose_reference(cube, variable="unwrapped_phase")
     found: dict[str, dict[str, float]] = {}
@@ -90,6 +94,18 @@ def scene_scores(scene: Scene) -> dict[str, dict[str, float]]:
         )
         found[name] = scores
     return found
+
+
+def _judged(
+    scenes: Sequence[Scene], *, quick: bool
+) -> Iterator[dict[str, dict[str, float]]]:
+    """Yield the scores of all stacks, in their order."""
+    if quick:
+        yield from map(scene_scores, scenes)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(PROCESSES, mp_context=context) as pool:
+        yield from pool.map(scene_scores, scenes)
 
 
 def _pair_alarm(cube: xr.Dataset) -> float:
@@ -120,8 +136,9 @@ def simulated_rows(*, quick: bool) -> tuple[list[Row], dict[str, str]]:
     table: dict[str, dict[str, list[dict[str, float]]]] = {}
     peaks: list[float] = []
     began = time.monotonic()
-    for count, stack in enumerate(suite.stacks(quick=quick), 1):
-        scores = scene_scores(stack.scene)
+    stacks = list(suite.stacks(quick=quick))
+    judged = _judged([s.scene for s in stacks], quick=quick)
+    for count, (stack, scores) in enumerate(zip(stacks, judged, strict=True), 1):
         deforms = stack.case != suite.case_name(None)
         cases = (stack.case, f"{stack.terrain} terrain") if deforms else (stack.case,)
         for case in cases:

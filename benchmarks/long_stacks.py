@@ -49,7 +49,7 @@ DATES = {False: (24, 40), True: (8, 10)}
 """Fewest and most acquisitions, 12 days apart."""
 LONGEST = 36
 """Longest pair, days: every date with the next three."""
-BUDGET = 5.0
+BUDGET = 3.0
 """Seconds a stack that a network may take on average: slower ones see fewer stacks."""
 PAIRS = 90
 """Of a stack, about."""

@@ -14,7 +14,7 @@ from cube_denoise.models.stack import StackConfig, StackNetwork
 from cube_denoise.stack_samples import StackSampling
 from cube_denoise.training import recipe, run, stacks
 from cube_denoise.training.recipe import Recipe
-from cube_denoise.training.series import SeriesTask
+from cube_denoise.training.series import REST, SeriesTask
 from cube_denoise.training.stacks import StackTask, centred, held_out_scores
 from cube_denoise.training.task import Setup
 
@@ -117,7 +117,10 @@ def test_series_of_the_autoencoder():
     assert not batch.series[:, 0].any()
     assert batch.elevation.min() == 0 and batch.elevation.max() == 1
     exact = task.loss(lambda series, elevation: batch.displacement, batch)
-    assert exact == 0 < task.loss(SeriesAutoencoder(config), batch)
+    assert float(exact) == pytest.approx(np.log(REST), abs=1e-6)
+    # What removes nothing errs by the noise, whatever its size.
+    nothing = task.loss(lambda series, elevation: series[:, -1:], batch)
+    assert float(nothing) == pytest.approx(np.log(1 + REST**2) / 2, abs=1e-6)
     with pytest.raises(ValueError, match=r"sampling.dates=\(3, 3\) must be \(9, 9\)"):
         task.draw(Setup(SeriesAutoencoderConfig(), 0), "train", 0)
 
