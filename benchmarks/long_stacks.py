@@ -49,7 +49,7 @@ DATES = {False: (24, 40), True: (8, 10)}
 """Fewest and most acquisitions, 12 days apart."""
 LONGEST = 36
 """Longest pair, days: every date with the next three."""
-BUDGET = 3.0
+BUDGET = 20.0
 """Seconds a stack that a network may take on average: slower ones see fewer stacks."""
 PAIRS = 90
 """Of a stack, about."""
@@ -273,7 +273,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         "less its mean over the map, each pixel less its mean over time. off best: "
         "paired, from the error of the",
         "classical correction, or network of single pairs, of the smallest error in "
-        "the case. slope: inside the",
+        "the case among those",
+        "judged on all of its stacks. slope: inside the",
         "sources; above 2 thresholds: of the stacks whose peak is above twice the peak "
         "from which on r > 0.7.",
         "false alarm: 99th percentile of what is left at rest. 68 % covers: of the "

@@ -96,10 +96,14 @@ def _method_rows(
 
 
 def best_of(stacks: Sequence[Judged], methods: Sequence[str]) -> str | None:
-    """Method of the smallest median of the error over that of the raw stack."""
+    """Method of the smallest median of the error over that of the raw stack.
+
+    Of those judged on all stacks, if there are any: stacks differ more than methods.
+    """
+    whole = [m for m in methods if all(m in s.scores for s in stacks)]
     ratios = {
         m: [s.scores[m][ERROR] / s.scores[RAW][ERROR] for s in stacks if m in s.scores]
-        for m in methods
+        for m in whole or methods
     }
     return min(ratios, key=lambda m: float(np.median(ratios[m])), default=None)
 
