@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -96,16 +97,16 @@ def scene_scores(scene: Scene) -> dict[str, dict[str, float]]:
     return found
 
 
-def _judged(
-    scenes: Sequence[Scene], *, quick: bool
-) -> Iterator[dict[str, dict[str, float]]]:
-    """Yield the scores of all stacks, in their order."""
+def in_processes(
+    function: Callable[[Any], Any], items: Sequence[Any], *, quick: bool
+) -> Iterator[Any]:
+    """Yield results in the order of the items; `quick` stays in this process."""
     if quick:
-        yield from map(scene_scores, scenes)
+        yield from map(function, items)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(PROCESSES, mp_context=context) as pool:
-        yield from pool.map(scene_scores, scenes)
+        yield from pool.map(function, items)
 
 
 def _pair_alarm(cube: xr.Dataset) -> float:
@@ -137,7 +138,7 @@ def simulated_rows(*, quick: bool) -> tuple[list[Row], dict[str, str]]:
     peaks: list[float] = []
     began = time.monotonic()
     stacks = list(suite.stacks(quick=quick))
-    judged = _judged([s.scene for s in stacks], quick=quick)
+    judged = in_processes(scene_scores, [s.scene for s in stacks], quick=quick)
     for count, (stack, scores) in enumerate(zip(stacks, judged, strict=True), 1):
         deforms = stack.case != suite.case_name(None)
         cases = (stack.case, f"{stack.terrain} terrain") if deforms else (stack.case,)

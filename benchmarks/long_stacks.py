@@ -8,19 +8,17 @@ displacement of every date is judged, as pairs corrected by each method are inve
 import argparse
 import logging
 import math
-import multiprocessing
 import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from benchmarks.atmosphere import interval
+from benchmarks.atmosphere import in_processes, interval
 from benchmarks.long_targets import Judged, deformation_rows, rest_rows, targets
 from benchmarks.report import Row, report
 from benchmarks.suite import DECADES, case_name
@@ -53,7 +51,6 @@ BUDGET = 20.0
 """Seconds a stack that a network may take on average: slower ones see fewer stacks."""
 PAIRS = 90
 """Of a stack, about."""
-PROCESSES = 2
 STD = "correction_std"
 ONE_STD = math.erf(math.sqrt(0.5))
 """Probability within one standard deviation, 68.3 %."""
@@ -225,12 +222,7 @@ def judged_stacks(methods: dict[str, int], *, quick: bool) -> Iterator[Judged]:
         for d in (*DECADES, None)
         for k in range(STACKS[quick])
     ]
-    if quick:
-        yield from map(judge, asked)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(PROCESSES, mp_context=context) as pool:
-        yield from pool.map(judge, asked)
+    yield from in_processes(judge, asked, quick=quick)
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
