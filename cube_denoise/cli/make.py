@@ -219,9 +219,9 @@ def adapt(
 
     Judged on dates that it was not trained on. Takes up an interrupted run.
 
-    Example: cube-denoise adapt my-cube my-model --model my-stack
+    Example: cube-denoise adapt my-cube my-model
 
-    Example: cube-denoise adapt my-cube my-model --model my-stack --steps 400
+    Example: cube-denoise adapt my-cube my-model --model other-model --steps 400
     """
     from cube_denoise.training.adapt import adapt as adapt_
 
