@@ -52,8 +52,12 @@ DOWN_TO_2_MM = Signals(weakest=0.002, descent=500)
 """The weakest signals come in the course of the first steps."""
 
 RECIPES = {
-    "dncnn": Recipe(steps=1100, task=PairTask(batch=32, patch=64, crops=4)),
-    "dncnn-dilated": Recipe(steps=1000, task=PairTask(batch=6, patch=160, crops=2)),
+    "dncnn": Recipe(
+        steps=900, task=PairTask(batch=16, patch=64, crops=4, signals=DOWN_TO_2_MM)
+    ),
+    "dncnn-dilated": Recipe(
+        steps=700, task=PairTask(batch=4, patch=160, crops=2, signals=DOWN_TO_2_MM)
+    ),
     "unet": Recipe(
         steps=1500, task=PairTask(batch=8, patch=128, crops=2, signals=DOWN_TO_2_MM)
     ),
@@ -76,7 +80,7 @@ RECIPES = {
         steps=1500,
         task=GenerativeTask(batch=8, patch=128, crops=2, signals=DOWN_TO_2_MM),
     ),
-    "autoencoder": Recipe(steps=1500, channels_last=False, task=SeriesTask()),
+    "autoencoder": Recipe(steps=800, channels_last=False, task=SeriesTask()),
     "stack": Recipe(
         steps=3000,
         learning_rate=2e-3,
