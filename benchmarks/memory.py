@@ -4,7 +4,8 @@ Each case runs in a fresh Python process that opens a cube made before, does one
 and reports the highest resident memory it ever had (``VmHWM`` of ``/proc/self/status``;
 unlike ``ru_maxrss`` it does not inherit the parent's). Same pairs, chunks and workers
 on both scenes; the smaller is already several blocks and network tiles wide, else the
-ratio would only say that a small scene is smaller than one block.
+ratio would only say that a small scene is smaller than one block. Networks that see a
+whole stack need more than the two dates there are here: `large_cube` runs them.
 """
 
 import logging
@@ -12,9 +13,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.report import Row, options, report
 
@@ -34,6 +37,10 @@ class Sizes:
     chunk: int
     shard: int
     dates: int
+    longest: int = 36
+    """Longest pair, days; dates are 12 days apart."""
+    gaps: float = 0.05
+    """Fraction of each pair without data."""
 
     def describe(self) -> str:
         """Say how the cubes are cut."""
@@ -53,36 +60,68 @@ SCENES = {
 """By step and ``--quick``."""
 
 CHILD = """
+import logging
 import sys
+import time
 from pathlib import Path
 from cube_denoise.cluster import Workers
 from cube_denoise.steps import correct_cube, invert_cube
 step, url, model, workers = sys.argv[1:]
+logging.basicConfig(format="%(message)s")
+logging.getLogger("cube_denoise.progress").setLevel(logging.INFO)
 if step in ("correct", "correct: imports"):
     import torch
     import cube_denoise.models.zoo
+began = time.monotonic(), time.process_time()
 if step == "correct":
     correct_cube(url, model, workers=Workers(count=int(workers)))
 elif step == "invert":
     invert_cube(url, workers=Workers(count=int(workers)))
+spent = time.monotonic() - began[0], time.process_time() - began[1]
 status = Path("/proc/self/status")
 if status.exists():
     text = status.read_text()
-    print(int(text.split("VmHWM:")[1].split()[0]) * 1024)
+    peak = int(text.split("VmHWM:")[1].split()[0]) * 1024
 else:
     import resource
     unit = 1 if sys.platform == "darwin" else 1024
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+print(peak, *spent)
 """
+
+
+class Ran(NamedTuple):
+    """What one step took."""
+
+    peak: float
+    """Highest resident memory of its process, MB."""
+    seconds: float
+    """Of the step alone, without the imports."""
+    processor_seconds: float
+
+
+def run_step(step: str, url: Path, model: str = "") -> Ran:
+    """One step in a process of its own, which logs its progress."""
+    command = [sys.executable, "-c", CHILD, step, str(url), model, str(WORKERS)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{step} of {url} failed: its process says why, above")
+    peak, seconds, processor_seconds = map(float, done.stdout.split()[-3:])
+    return Ran(peak / 1e6, seconds, processor_seconds)
 
 
 def peak_memory(step: str, url: Path, model: str = "") -> float:
     """Highest resident memory of one step in a process of its own, MB."""
-    command = [sys.executable, "-c", CHILD, step, str(url), model, str(WORKERS)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{step} of {url} failed:\n{done.stderr}")
-    return int(done.stdout.split()[-1]) / 1e6
+    return run_step(step, url, model).peak
+
+
+@contextmanager
+def copied(made: Path) -> Iterator[Path]:
+    """Copy of a cube beside it, for a method that finds no traces of others."""
+    with tempfile.TemporaryDirectory(prefix=f"{made.name}-", dir=made.parent) as name:
+        url = Path(name) / made.name
+        shutil.copytree(made, url)
+        yield url
 
 
 def make_cube(url: Path, sizes: Sizes, size: int) -> None:
@@ -96,7 +135,13 @@ def make_cube(url: Path, sizes: Sizes, size: int) -> None:
     from cube_denoise.ingest import ingest_dataset
     from cube_denoise.simulate.scene import simulate_scene
 
-    small = simulate_scene(size=128, dates=sizes.dates, seed=0).cube
+    small = simulate_scene(
+        size=128,
+        dates=sizes.dates,
+        max_temporal_baseline=sizes.longest,
+        gaps=sizes.gaps,
+        seed=0,
+    ).cube
     times = -(-size // 128)
 
     def repeated(variable: xr.Variable) -> xr.Variable:
@@ -134,6 +179,14 @@ def narrow_model(folder: Path) -> str:
     return str(zoo.save_model(model, folder, training={}, card="untrained\n"))
 
 
+def pair_networks() -> dict[str, str]:
+    """Shipped networks that see one pair at a time."""
+    from cube_denoise.models import zoo
+
+    names = zoo.shipped_models()
+    return {name: name for name in names if zoo.what_it_sees(name) == "pair"}
+
+
 def measure(
     step: str, methods: dict[str, str], sizes: Sizes, folder: Path
 ) -> list[Row]:
@@ -145,12 +198,9 @@ def measure(
         made = folder / f"{step}-{size}"
         make_cube(made, sizes, size)
         case = f"{step} {size} x {size}"
-        for number, (name, model) in enumerate(methods.items()):
-            # Each method works on a cube that no other has changed.
-            url = made.with_name(f"{made.name}-{number}")
-            shutil.copytree(made, url)
-            peak = peak_memory(step, url, model)
-            shutil.rmtree(url)
+        for name, model in methods.items():
+            with copied(made) as url:
+                peak = peak_memory(step, url, model)
             log.info("%s, %s: %.0f MB", case, name, peak)
             peaks[name].append(peak)
             rows.append(Row(case, name, "peak", peak, "MB"))
@@ -162,14 +212,12 @@ def measure(
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
     """Run the benchmark; the rows are printed and returned."""
-    from cube_denoise.models import zoo
-
     asked = options(__doc__, arguments)
     rows = []
     with tempfile.TemporaryDirectory(prefix="cube-memory-") as name:
         folder = Path(name)
-        shipped = {} if asked.quick else {m: m for m in zoo.shipped_models()}
-        networks = shipped or {
+        networks = {} if asked.quick else pair_networks()
+        networks = networks or {
             "narrow untrained network": narrow_model(folder / "narrow")
         }
         for step, methods in (("correct", networks), ("invert", {"coherence": ""})):

@@ -51,10 +51,15 @@ def options(
     description: str | None, arguments: Sequence[str] | None = None
 ) -> argparse.Namespace:
     """Parse ``--quick`` and ``--out FILE.json``."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--quick", action="store_true", help="end within a minute")
-    parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the rows")
-    return parser.parse_args(arguments)
+    return parser(description).parse_args(arguments)
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Parser of `options`, for benchmarks that have more of them."""
+    shared = argparse.ArgumentParser(description=description)
+    shared.add_argument("--quick", action="store_true", help="end within a minute")
+    shared.add_argument("--out", type=Path, metavar="FILE.json", help="write the rows")
+    return shared
 
 
 def table(rows: Sequence[Row]) -> str:
