@@ -352,7 +352,11 @@ def test_only_the_module_asked_for_is_imported():
 def test_shipped_weights_load_and_are_trained(name):
     model = zoo.load_model(name)
     assert model.config == zoo.load_config(name)
-    fitted = {"std_factor": model.config.std_factor} if name == "stack" else {}
+    fitted = {
+        key: getattr(model.config, key)
+        for key in ("recovery", "std_factor")
+        if hasattr(model.config, key)
+    }
     assert model.config == dataclasses.replace(zoo.variant_config(name), **fitted)
     # Every network starts with a last layer of zeros.
     new = zoo.create_model(name).state_dict()

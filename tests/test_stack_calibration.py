@@ -1,4 +1,4 @@
-"""Standard deviations of the stack network, calibrated on held-out stacks."""
+"""Amplitude and standard deviation of the stack network, put right at the end."""
 
 from types import SimpleNamespace
 
@@ -7,7 +7,13 @@ import pytest
 import torch
 import xarray as xr
 
-from cube_denoise.models.stack import FOUND, StackConfig, StackNetwork
+from cube_denoise.models.stack import (
+    FOUND,
+    RECOVERED,
+    StackConfig,
+    StackNetwork,
+    recovery_gain,
+)
 from cube_denoise.simulate.seeds import SPLITS
 from cube_denoise.training import stacks
 
@@ -15,10 +21,12 @@ TINY = StackConfig(channels=(8, 12), heads=2)
 FACTORS = (0.5, 2.0, 0.8)
 
 
-def network(factor: float | tuple[float, ...]) -> StackNetwork:
+def network(
+    factor: float | tuple[float, ...], *, recovery: float = 0.0
+) -> StackNetwork:
     torch.manual_seed(0)
     made = StackNetwork(TINY).eval()
-    return stacks._with_factor(made, factor)
+    return stacks._with(made, std_factor=factor, recovery=recovery)
 
 
 def given(motion: float) -> dict[str, torch.Tensor]:
@@ -63,6 +71,52 @@ def test_stacks_of_a_batch_have_factors_of_their_own() -> None:
             torch.testing.assert_close(
                 together[k : k + 1], made(**alone)[1], rtol=1e-3, atol=1e-6
             )
+
+
+@pytest.mark.parametrize("motion", [0.0, 0.01, 2.0])
+def test_recovery_makes_the_estimate_larger_and_keeps_the_rest(motion: float) -> None:
+    inputs = given(motion)
+    with torch.no_grad():
+        estimate, std = network(FACTORS)(**inputs)
+        more, same = network(FACTORS, recovery=0.8)(**inputs)
+        plain = network(1.0)(**inputs)[1]
+    torch.testing.assert_close(same, std)
+    seen = inputs["visible"]
+    sure = (estimate[seen].square().mean() / plain[seen].square().mean()).sqrt()
+    torch.testing.assert_close(more, estimate * recovery_gain(sure, 0.8))
+
+
+def test_nothing_is_recovered_where_nothing_is_found_or_motion_is_plain() -> None:
+    sure = np.array([0.1, RECOVERED[0], RECOVERED[1], 3.0, 100.0])
+    gain = recovery_gain(sure, 1.0)
+    np.testing.assert_array_equal(gain[:2], 1)
+    np.testing.assert_allclose(gain[2:], 1 + 1 / sure[2:] ** 2)
+    np.testing.assert_array_equal(recovery_gain(sure, 0.0), 1)
+
+
+def test_what_a_wiener_filter_loses_comes_back(monkeypatch) -> None:
+    """The estimate of least error and its error, in closed form: recovery is one."""
+
+    def scene(number: int, side: int) -> SimpleNamespace:
+        rng = np.random.default_rng(number)
+        signal = rng.standard_normal((8, 40, 40))
+        if number % 5 == 4:
+            signal[:] = 0
+        truth = xr.Dataset({"displacement": (("time", "y", "x"), signal)})
+        return SimpleNamespace(truth=truth, number=number)
+
+    def seen(model: StackNetwork, drawn: SimpleNamespace) -> tuple[np.ndarray, ...]:
+        rng = np.random.default_rng([1, drawn.number])
+        true = stacks.centred(drawn.truth["displacement"].values)
+        noise = (0.3, 0.2, 0.1, 0.05, 1.0)[drawn.number % 5]
+        series = true + np.sqrt(noise) * rng.standard_normal(true.shape)
+        kept = 1 / (1 + noise) if true.any() else 0.01
+        return series, kept * series, np.full(true.shape, np.sqrt(noise / (1 + noise)))
+
+    monkeypatch.setattr(stacks, "calibration_stack", scene)
+    monkeypatch.setattr(stacks, "seen_by", seen)
+    made = stacks.calibrated(network(1.0), count=20)
+    assert made.config.recovery == pytest.approx(1, abs=0.1)
 
 
 def test_calibration_finds_the_factors_that_make_68_percent_hold(monkeypatch) -> None:

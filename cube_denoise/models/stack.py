@@ -10,7 +10,7 @@ import copy
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -37,6 +37,9 @@ FOUND = (0.7, 2.0, 8.0)
 `StackConfig.std_factor` is given; linear in logarithms between, constant beyond. It
 tells stacks where nothing is found from those where some motion is, of which more is
 missed, and from those where motion is plain."""
+RECOVERED = (1.2, 1.5)
+"""The same ratio, below which nothing of `StackConfig.recovery` is done and above which
+all of it: where nothing moves nothing is made larger."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,12 @@ class StackConfig:
     std_factor: float | tuple[float, ...] = 1.0
     """By which the standard deviation is multiplied, from held-out stacks: one number,
     or one for each of `FOUND`."""
+    recovery: float = 0.0
+    r"""Part of the shrinkage that is undone, from held-out stacks. The estimate of
+    least error of a signal of variance P in noise of variance N has the variance
+    :math:`P^2 / (P + N)`, and its error :math:`P N / (P + N)`: with f the root of their
+    ratio it is the signal times :math:`f^2 / (1 + f^2)`. It is multiplied by
+    :math:`1 + r / f^2`, f of the whole stack (see `RECOVERED`)."""
 
 
 class StackNetwork(nn.Module):
@@ -160,29 +169,25 @@ class StackNetwork(nn.Module):
         estimate = found.centred(estimate[:, :, :rows, :columns])
         std = found.scale * found.gain[:, :, START] * torch.exp(log_std)
         displacement, std = found.scale * estimate, std[:, :, :rows, :columns]
-        return displacement, self._factor(displacement, std, visible) * std
+        sure = _sureness(displacement, std, visible)
+        gain = recovery_gain(sure, self.config.recovery)
+        return gain * displacement, self._factor(sure) * std
 
     def fused(self) -> Self:
         """Return an inference copy; there is nothing to fold."""
         return copy.deepcopy(self).eval()
 
-    @torch.no_grad()
-    def _factor(
-        self, displacement: torch.Tensor, std: torch.Tensor, visible: torch.Tensor
-    ) -> torch.Tensor | float:
+    def _factor(self, sure: torch.Tensor) -> torch.Tensor | float:
         """By which the standard deviation of each stack is multiplied."""
         factor = self.config.std_factor
         if not isinstance(factor, tuple):
             return factor
-        power, stated = (
-            torch.where(visible, a**2, 0.0).sum((1, 2, 3)) for a in (displacement, std)
-        )
-        at = (power / stated).log() / 2
+        at = sure.log()
         total = torch.full_like(at, math.log(factor[0]))
         for ends, values in zip(pairwise(FOUND), pairwise(factor), strict=True):
             (low, high), (before, after) = map(math.log, ends), map(math.log, values)
             total += (after - before) * ((at - low) / (high - low)).clamp(0, 1)
-        return total.exp()[:, None, None, None]
+        return total.exp()
 
     def _combine(self, found: Features) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalised estimate and logarithm of its spread, padded."""
@@ -232,6 +237,33 @@ class StackNetwork(nn.Module):
             )
             levels[k] = self.decoder[k](self.join[k](torch.cat([levels[k], wide], 1)))
         return levels
+
+
+def recovery_gain(sure: Any, recovery: float) -> Any:
+    """By which the estimate of a stack is multiplied (`StackConfig.recovery`).
+
+    Parameters
+    ----------
+    sure : torch.Tensor or numpy.ndarray
+        Rms of the estimate over that of its standard deviation, before both are
+        multiplied.
+    recovery : float
+    """
+    low, high = RECOVERED
+    share = ((sure - low) / (high - low)).clip(0, 1)
+    return 1 + recovery * share / sure.clip(low) ** 2
+
+
+@torch.no_grad()
+def _sureness(
+    displacement: torch.Tensor, std: torch.Tensor, visible: torch.Tensor
+) -> torch.Tensor:
+    """Rms of the estimate of each stack over that of its spread, (batch, 1, 1, 1)."""
+    power, stated = (
+        torch.where(visible, a**2, 0.0).sum((1, 2, 3), keepdim=True)
+        for a in (displacement, std)
+    )
+    return (power / stated).sqrt()
 
 
 class _Head(nn.Module):

@@ -2,8 +2,9 @@
 
 import copy
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from cube_denoise.corrections.series import dates_of, stack_of
 from cube_denoise.halo import Tile
 from cube_denoise.inference import Network
 from cube_denoise.model_card import CardText
-from cube_denoise.models.stack import FOUND
+from cube_denoise.models.stack import FOUND, recovery_gain
 from cube_denoise.models.stack_loss import SHARE, stack_loss
 from cube_denoise.series_inference import series_model, stack_displacement
 from cube_denoise.simulate.assembly import Scene
@@ -42,6 +43,8 @@ SOFT, WEAK = 0.1, 0.3
 """Logarithm of the standard deviation over which an error goes from in to out; weight
 of the logarithms of the factors, which pulls towards one: shares of single stacks
 spread by 0.15, and with less weight the factors follow the stacks that were drawn."""
+SLOPES_OFF = 0.1
+"""How far from one slopes count in full."""
 TRANSPLANT = 99
 """Tells the random numbers of a transplant from those of the stack it is made to."""
 
@@ -115,10 +118,13 @@ class StackTask:
                 "Trained on simulated noise: another spectrum, amplitude or season "
                 "than the simulator's makes it worse, and its standard deviation "
                 "wrong.",
-                "Its standard deviation is multiplied by `std_factor` of the "
-                f"configuration, {model.config.std_factor}, fitted to simulated stacks "
-                "of the validation split so that it holds 68 % of the errors; those of "
-                "one stack share their fate.",
+                "Its estimate is multiplied by a factor that is one where nothing is "
+                "found and where motion is plain, of strength `recovery` of the "
+                f"configuration, {model.config.recovery}, its standard deviation by "
+                f"`std_factor`, {model.config.std_factor}. They are fitted to "
+                "simulated stacks of the validation split, so that found motion has "
+                "its amplitude and 68 % of the errors are held; those of one stack "
+                "share their fate.",
                 "A mean over the map on a date is no deformation to it, nor is a "
                 "constant in time.",
                 "Steps and transients are smoothed where the noise hides them.",
@@ -176,11 +182,15 @@ def held_out_scores(model: Any, *, count: int = 18) -> dict[str, float]:
 
 
 def calibrated(model: Any, *, count: int = 150, side: int = 96) -> Any:
-    """Stack network whose standard deviation holds 68 % of the errors.
+    """Stack network with its amplitude, then its standard deviation, put right.
 
-    In every decade of the ratio of powers, and at rest, as nearly as one factor for
-    each of `models.stack.FOUND` can (least squares of the shares), on simulated stacks
-    of the validation split, which neither training nor the scores draw.
+    On simulated stacks of the validation split, which neither training nor the scores
+    draw. ``recovery``: so that the slope of estimate on truth is one, each stack with
+    the weight of what is found in it (see `models.stack_loss`), errors as large as
+    `SLOPES_OFF` and more counting by their size alone. ``std_factor``: so that the
+    standard deviation holds 68 % of the errors in every decade of the ratio of powers,
+    and at rest, as nearly as one factor for each of `models.stack.FOUND` can (least
+    squares of the shares).
 
     Parameters
     ----------
@@ -194,27 +204,73 @@ def calibrated(model: Any, *, count: int = 150, side: int = 96) -> Any:
     Returns
     -------
     torch.nn.Module
-        The same with other ``config.std_factor``.
+        The same with other ``config.recovery`` and ``config.std_factor``.
     """
-    plain = _with_factor(model, 1.0)
+    plain = _with(model, recovery=0.0, std_factor=1.0)
+    seen = [_calibrating(plain, calibration_stack(k, side)) for k in range(count)]
+    recovery = _recovery(seen)
     knots = np.log(FOUND)
-    excess, found, cases = [], [], np.arange(count) % len(CASES)
-    for k in range(count):
-        scene = calibration_stack(k, side)
-        _, estimate, std = seen_by(plain, scene)
-        missed = np.abs(estimate - centred(scene.truth["displacement"].values))
-        there = np.isfinite(missed)
-        found.append(np.log(_rms(estimate[there]) / _rms(std[there])))
-        some = np.random.default_rng(k).choice(int(there.sum()), SOME)
-        excess.append(np.log(missed[there] / std[there] + 1e-6)[some])
+    sure = np.log([s.sure for s in seen])
+    cases = np.arange(count) % len(CASES)
+    excess = np.array([_excess(s, recovery, k) for k, s in enumerate(seen)])
 
     def off(factors: np.ndarray) -> np.ndarray:
-        over = np.array(excess) - np.interp(found, knots, factors)[:, None]
+        over = excess - np.interp(sure, knots, factors)[:, None]
         held = expit(-over / SOFT).mean(1)
         return np.array([held[cases == c].mean() for c in np.unique(cases)]) - SHARE
 
     fit = least_squares(lambda f: np.append(off(f), WEAK * f), np.zeros(knots.size))
-    return _with_factor(model, tuple(round(float(f), 3) for f in np.exp(fit.x)))
+    factors = tuple(round(float(f), 3) for f in np.exp(fit.x))
+    return _with(model, recovery=round(recovery, 3), std_factor=factors)
+
+
+class _Seen(NamedTuple):
+    """A stack for calibration, and what the plain network makes of it."""
+
+    truth: np.ndarray
+    """m, centred, NaN where there are no data: (dates, rows, columns), as the next."""
+    estimate: np.ndarray
+    std: np.ndarray
+    sure: np.ndarray
+    """Rms of the estimate over that of its standard deviation, 0-d."""
+
+
+def _calibrating(plain: Any, scene: Scene) -> _Seen:
+    _, estimate, std = seen_by(plain, scene)
+    truth = centred(scene.truth["displacement"].values)
+    there = np.isfinite(estimate)
+    truth, std = (np.where(there, a, np.nan).astype("float32") for a in (truth, std))
+    sure = np.asarray(_rms(estimate[there]) / _rms(std[there]))
+    return _Seen(truth, estimate.astype("float32"), std, sure)
+
+
+def _recovery(seen: Sequence[_Seen]) -> float:
+    """`StackConfig.recovery` that makes slopes one where motion is found."""
+    moving = [s for s in seen if np.nanmax(np.abs(s.truth)) > 0]
+    if not moving:
+        return 0.0
+    slopes, weights = [], []
+    for s in moving:
+        there = np.isfinite(s.truth)
+        power, missed = _rms(s.truth[there]), _rms((s.estimate - s.truth)[there])
+        weights.append(power**2 / (power**2 + missed**2))
+        slopes.append(evaluate.amplitude_slope(s.estimate, s.truth))
+    sure = np.array([s.sure for s in moving])
+    unit = recovery_gain(sure, 1.0) - 1
+
+    def off(recovery: np.ndarray) -> np.ndarray:
+        return np.sqrt(weights) * ((1 + recovery * unit) * slopes - 1)
+
+    fit = least_squares(off, 1.0, loss="soft_l1", f_scale=SLOPES_OFF, bounds=(0, 2))
+    return float(fit.x[0])
+
+
+def _excess(seen: _Seen, recovery: float, number: int) -> np.ndarray:
+    """Logarithm of errors over the standard deviation, of some pixels on dates."""
+    missed = np.abs(recovery_gain(seen.sure, recovery) * seen.estimate - seen.truth)
+    there = np.isfinite(missed)
+    some = np.random.default_rng(number).choice(int(there.sum()), SOME)
+    return np.asarray(np.log(missed[there] / seen.std[there] + 1e-6)[some])
 
 
 def calibration_stack(number: int, side: int) -> Scene:
@@ -233,9 +289,9 @@ def calibration_stack(number: int, side: int) -> Scene:
     )
 
 
-def _with_factor(model: Any, factor: float | tuple[float, ...]) -> Any:
+def _with(model: Any, **changed: Any) -> Any:
     made = copy.deepcopy(model)
-    made.config = dataclasses.replace(model.config, std_factor=factor)
+    made.config = dataclasses.replace(model.config, **changed)
     return made
 
 
