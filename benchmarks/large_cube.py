@@ -16,7 +16,7 @@ import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, replace
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.memory import (
@@ -52,7 +52,7 @@ Made = Callable[[int, int], Path]
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
     """Run the benchmark; the rows are printed and returned."""
-    asked = _options(arguments)
+    asked = options(arguments)
     sizes = SCENES[asked.quick]
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="large-cube-") as name:
@@ -69,13 +69,15 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
             whole = asked.all_pairs or zoo.what_it_sees(model) == "stack"
             dates = sizes.dates if whole else FEW_DATES
             for row in measure(label, model, sizes, dates, made):
-                log.info("%s, %s, %s: %s %s", *astuple(row)[:5])
+                told = row.case, row.method, row.metric, row.cell, row.unit
+                log.info("%s, %s, %s: %s %s", *told)
                 rows.append(row)
     report(rows, asked.out, notes=notes(rows, sizes))
     return rows
 
 
-def _options(arguments: Sequence[str] | None) -> Namespace:
+def options(arguments: Sequence[str] | None) -> Namespace:
+    """Parse the options."""
     more = parser(__doc__)
     more.add_argument(
         "--all-pairs", action="store_true", help="for networks of pairs as well: hours"
