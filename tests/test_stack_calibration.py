@@ -108,15 +108,17 @@ def test_what_a_wiener_filter_loses_comes_back(monkeypatch) -> None:
     def seen(model: StackNetwork, drawn: SimpleNamespace) -> tuple[np.ndarray, ...]:
         rng = np.random.default_rng([1, drawn.number])
         true = stacks.centred(drawn.truth["displacement"].values)
-        noise = (0.3, 0.2, 0.1, 0.05, 1.0)[drawn.number % 5]
-        series = true + np.sqrt(noise) * rng.standard_normal(true.shape)
-        kept = 1 / (1 + noise) if true.any() else 0.01
-        return series, kept * series, np.full(true.shape, np.sqrt(noise / (1 + noise)))
+        ratio = (0.3, 0.2, 0.1, 0.05, 1.0)[drawn.number % 5]
+        noise = stacks.centred(np.sqrt(ratio) * rng.standard_normal(true.shape))
+        kept = np.mean(true**2) / (np.mean(true**2) + np.mean(noise**2))
+        kept = max(float(kept), 0.01)
+        std = np.sqrt(kept * np.mean(noise**2))
+        return true + noise, kept * (true + noise), np.full(true.shape, std)
 
     monkeypatch.setattr(stacks, "calibration_stack", scene)
     monkeypatch.setattr(stacks, "seen_by", seen)
     made = stacks.calibrated(network(1.0), count=20)
-    assert made.config.recovery == pytest.approx(1, abs=0.1)
+    assert made.config.recovery == pytest.approx(1, abs=0.05)
 
 
 def test_calibration_finds_the_factors_that_make_68_percent_hold(monkeypatch) -> None:

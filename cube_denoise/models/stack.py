@@ -37,9 +37,9 @@ FOUND = (0.7, 2.0, 8.0)
 `StackConfig.std_factor` is given; linear in logarithms between, constant beyond. It
 tells stacks where nothing is found from those where some motion is, of which more is
 missed, and from those where motion is plain."""
-RECOVERED = (1.2, 1.5)
+RECOVERED = (1.5, 2.0)
 """The same ratio, below which nothing of `StackConfig.recovery` is done and above which
-all of it: where nothing moves nothing is made larger."""
+all of it: where little is found it may be noise, which must not be made larger."""
 
 
 @dataclass(frozen=True)

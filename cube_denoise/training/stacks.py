@@ -18,7 +18,7 @@ from cube_denoise.corrections.series import dates_of, stack_of
 from cube_denoise.halo import Tile
 from cube_denoise.inference import Network
 from cube_denoise.model_card import CardText
-from cube_denoise.models.stack import FOUND, recovery_gain
+from cube_denoise.models.stack import FOUND, RECOVERED, recovery_gain
 from cube_denoise.models.stack_loss import SHARE, stack_loss
 from cube_denoise.series_inference import series_model, stack_displacement
 from cube_denoise.simulate.assembly import Scene
@@ -43,8 +43,6 @@ SOFT, WEAK = 0.1, 0.3
 """Logarithm of the standard deviation over which an error goes from in to out; weight
 of the logarithms of the factors, which pulls towards one: shares of single stacks
 spread by 0.15, and with less weight the factors follow the stacks that were drawn."""
-SLOPES_OFF = 0.1
-"""How far from one slopes count in full."""
 TRANSPLANT = 99
 """Tells the random numbers of a transplant from those of the stack it is made to."""
 
@@ -118,13 +116,13 @@ class StackTask:
                 "Trained on simulated noise: another spectrum, amplitude or season "
                 "than the simulator's makes it worse, and its standard deviation "
                 "wrong.",
-                "Its estimate is multiplied by a factor that is one where nothing is "
-                "found and where motion is plain, of strength `recovery` of the "
+                "Its estimate is multiplied by a factor that is one where little is "
+                "found or motion is plain, of strength `recovery` of the "
                 f"configuration, {model.config.recovery}, its standard deviation by "
                 f"`std_factor`, {model.config.std_factor}. They are fitted to "
-                "simulated stacks of the validation split, so that found motion has "
-                "its amplitude and 68 % of the errors are held; those of one stack "
-                "share their fate.",
+                "simulated stacks of the validation split, so that plain motion keeps "
+                "its size and 68 % of the errors are held; those of one stack share "
+                "their fate.",
                 "A mean over the map on a date is no deformation to it, nor is a "
                 "constant in time.",
                 "Steps and transients are smoothed where the noise hides them.",
@@ -185,12 +183,11 @@ def calibrated(model: Any, *, count: int = 150, side: int = 96) -> Any:
     """Stack network with its amplitude, then its standard deviation, put right.
 
     On simulated stacks of the validation split, which neither training nor the scores
-    draw. ``recovery``: so that the slope of estimate on truth is one, each stack with
-    the weight of what is found in it (see `models.stack_loss`), errors as large as
-    `SLOPES_OFF` and more counting by their size alone. ``std_factor``: so that the
-    standard deviation holds 68 % of the errors in every decade of the ratio of powers,
-    and at rest, as nearly as one factor for each of `models.stack.FOUND` can (least
-    squares of the shares).
+    draw. ``recovery``: so that the slope of estimate on truth is one in the median of
+    stacks where motion is plain (the upper end of `models.stack.RECOVERED`).
+    ``std_factor``: so that the standard deviation then holds 68 % of the errors in
+    every decade of the ratio of powers, and at rest, as nearly as one factor for each
+    of `models.stack.FOUND` can (least squares of the shares).
 
     Parameters
     ----------
@@ -245,24 +242,15 @@ def _calibrating(plain: Any, scene: Scene) -> _Seen:
 
 
 def _recovery(seen: Sequence[_Seen]) -> float:
-    """`StackConfig.recovery` that makes slopes one where motion is found."""
-    moving = [s for s in seen if np.nanmax(np.abs(s.truth)) > 0]
-    if not moving:
-        return 0.0
-    slopes, weights = [], []
-    for s in moving:
-        there = np.isfinite(s.truth)
-        power, missed = _rms(s.truth[there]), _rms((s.estimate - s.truth)[there])
-        weights.append(power**2 / (power**2 + missed**2))
-        slopes.append(evaluate.amplitude_slope(s.estimate, s.truth))
-    sure = np.array([s.sure for s in moving])
-    unit = recovery_gain(sure, 1.0) - 1
+    """`StackConfig.recovery`: half of the stacks where it applies need less, half more.
 
-    def off(recovery: np.ndarray) -> np.ndarray:
-        return np.sqrt(weights) * ((1 + recovery * unit) * slopes - 1)
-
-    fit = least_squares(off, 1.0, loss="soft_l1", f_scale=SLOPES_OFF, bounds=(0, 2))
-    return float(fit.x[0])
+    0 if it applies to none.
+    """
+    moving = [s for s in seen if (np.abs(s.truth) > 0).any()]
+    plain = [s for s in moving if s.sure > RECOVERED[1]]
+    slopes = np.array([evaluate.amplitude_slope(s.estimate, s.truth) for s in plain])
+    needed = (1 / slopes - 1) * np.array([s.sure for s in plain]) ** 2
+    return float(np.median(needed).clip(0)) if plain else 0.0
 
 
 def _excess(seen: _Seen, recovery: float, number: int) -> np.ndarray:
