@@ -50,13 +50,17 @@ class Recipe:
 
 DOWN_TO_2_MM = Signals(weakest=0.002, descent=500)
 """The weakest signals come in the course of the first steps."""
+SOON_DOWN_TO_2_MM = Signals(weakest=0.002, descent=200)
+"""The same for short runs."""
 
 RECIPES = {
     "dncnn": Recipe(
-        steps=900, task=PairTask(batch=16, patch=64, crops=4, signals=DOWN_TO_2_MM)
+        steps=500,
+        task=PairTask(batch=16, patch=64, crops=4, signals=SOON_DOWN_TO_2_MM),
     ),
     "dncnn-dilated": Recipe(
-        steps=700, task=PairTask(batch=4, patch=160, crops=2, signals=DOWN_TO_2_MM)
+        steps=400,
+        task=PairTask(batch=4, patch=160, crops=2, signals=SOON_DOWN_TO_2_MM),
     ),
     "unet": Recipe(
         steps=1500, task=PairTask(batch=8, patch=128, crops=2, signals=DOWN_TO_2_MM)
@@ -68,9 +72,9 @@ RECIPES = {
         task=PairTask(batch=4, patch=128, crops=2, signals=DOWN_TO_2_MM),
     ),
     "swinir-tiny": Recipe(
-        steps=1000,
+        steps=700,
         learning_rate=2e-4,
-        task=PairTask(batch=4, patch=64, crops=4, signals=DOWN_TO_2_MM),
+        task=PairTask(batch=4, patch=64, crops=4, signals=SOON_DOWN_TO_2_MM),
     ),
     "diffusion": Recipe(
         steps=1500,
