@@ -9,7 +9,7 @@ has the spectrum of turbulence ("correlated").
 import copy
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -62,6 +62,9 @@ class DiffusionConfig:
     """Samples per interferogram."""
     seed: int = 0
     """Of the samples."""
+    std_factor: float = 1.0
+    """Of the spread of the members in what `Ensemble.stated` gives; fitted after
+    training (`training.generative`)."""
 
     def __post_init__(self) -> None:
         """Refuse choices that are unknown or do not go together (ValueError)."""
@@ -90,9 +93,73 @@ class DiffusionConfig:
                 f"members={self.members} and level={self.level} must be positive, "
                 f"strength={self.strength} from 0 to 1"
             )
+        if not self.std_factor > 0:
+            raise ValueError(f"std_factor={self.std_factor} must be positive")
 
 
-class DiffusionDenoiser(nn.Module):
+class Ensemble(nn.Module):
+    """Network that draws samples of the displacement that an interferogram hides."""
+
+    config: Any
+    """With `members` and `std_factor`."""
+    receptive_radius: int | None = None
+    """Wider than a tile."""
+
+    def ensemble(self, x: torch.Tensor) -> torch.Tensor:
+        """Samples of the displacement without its noise.
+
+        Parameters
+        ----------
+        x : torch.Tensor, shape (batch, channels, y, x)
+            Normalised inputs.
+
+        Returns
+        -------
+        torch.Tensor, shape (batch, members, y, x)
+            Normalised displacement. Member k is drawn from the same noise for every
+            map of a shape, whatever else is in the batch.
+        """
+        raise NotImplementedError
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Noise, normalised, (batch, 1, y, x), of inputs (batch, channels, y, x)."""
+        return x[:, :1] - self.ensemble(x).mean(1, keepdim=True)
+
+    def stated(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Noise, and the standard deviation of the displacement without it.
+
+        The spread of the members about their mean times ``config.std_factor``; few
+        members tell it roughly, each pixel by itself.
+
+        Parameters
+        ----------
+        x : torch.Tensor, shape (batch, channels, y, x)
+            Normalised inputs.
+
+        Returns
+        -------
+        noise, std : torch.Tensor, shape (batch, 1, y, x)
+            Normalised; the noise is that of `forward`.
+
+        Raises
+        ------
+        ValueError
+            If there is one member: it has no spread.
+        """
+        if self.config.members < 2:
+            raise ValueError(
+                f"members={self.config.members}: a standard deviation needs two or more"
+            )
+        members = self.ensemble(x)
+        spread = members.std(1, keepdim=True)
+        return x[:, :1] - members.mean(1, keepdim=True), self.config.std_factor * spread
+
+    def fused(self) -> Self:
+        """Return an inference copy; there is nothing to fold."""
+        return copy.deepcopy(self).eval()
+
+
+class DiffusionDenoiser(Ensemble):
     """Estimate the noise of an interferogram by the mean of samples of what is left.
 
     The U-Net in it estimates what is wrong with `samplers.weighted_mean` of the
@@ -106,9 +173,6 @@ class DiffusionDenoiser(nn.Module):
     config : DiffusionConfig, optional
         The default one when not given.
     """
-
-    receptive_radius: int | None = None
-    """Wider than a tile."""
 
     def __init__(self, config: DiffusionConfig | None = None) -> None:
         super().__init__()
@@ -126,24 +190,8 @@ class DiffusionDenoiser(nn.Module):
         self.smallest_side = self.network.smallest_side
         """Pixels a side that a map must have at least."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Noise, normalised, (batch, 1, y, x), of inputs (batch, channels, y, x)."""
-        return x[:, :1] - self.ensemble(x).mean(1, keepdim=True)
-
     def ensemble(self, x: torch.Tensor) -> torch.Tensor:
-        """Samples of the displacement without its noise; their spread is uncertainty.
-
-        Parameters
-        ----------
-        x : torch.Tensor, shape (batch, channels, y, x)
-            Normalised inputs.
-
-        Returns
-        -------
-        torch.Tensor, shape (batch, members, y, x)
-            Normalised displacement. Member k is drawn from the same noise for every
-            map of a shape, whatever else is in the batch.
-        """
+        """See `Ensemble.ensemble`."""
         c = self.config
         repeated = x.repeat_interleave(c.members, 0)
         noisy = repeated[:, :1]
@@ -220,7 +268,3 @@ class DiffusionDenoiser(nn.Module):
         given = inputs if self.config.conditional else inputs[:, 1:]
         time = (steps + 1) / SCHEDULE.steps
         return self.network(torch.cat([state, given], 1), time)
-
-    def fused(self) -> Self:
-        """Return an inference copy; there is nothing to fold."""
-        return copy.deepcopy(self).eval()

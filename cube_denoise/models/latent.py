@@ -5,16 +5,14 @@ Deformation is smooth: diffusion in latents counts for nothing until the autoenc
 alone keeps it within `ERROR_LIMIT`.
 """
 
-import copy
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from cube_denoise.models.coloured import NOISES, member_noise
-from cube_denoise.models.diffusion import SCHEDULE
+from cube_denoise.models.diffusion import SCHEDULE, Ensemble
 from cube_denoise.models.samplers import sample, weighted_mean
 from cube_denoise.models.unet import Blocks, UNet, UNetConfig, mean_square, zero
 
@@ -172,9 +170,11 @@ class LatentConfig:
     """Samples per interferogram."""
     seed: int = 0
     """Of the samples."""
+    std_factor: float = 1.0
+    """As in `diffusion.DiffusionConfig`."""
 
 
-class LatentDenoiser(nn.Module):
+class LatentDenoiser(Ensemble):
     """Estimate noise by conditional diffusion, white, in the latents of a map.
 
     The U-Net in it estimates what that of `diffusion.DiffusionDenoiser` does. The
@@ -185,9 +185,6 @@ class LatentDenoiser(nn.Module):
     config : LatentConfig, optional
         The default one when not given.
     """
-
-    receptive_radius: int | None = None
-    """Wider than a tile."""
 
     def __init__(self, config: LatentConfig | None = None) -> None:
         super().__init__()
@@ -249,12 +246,8 @@ class LatentDenoiser(nn.Module):
         self.unit.copy_(latents.std((0, 2, 3), keepdim=True).clamp_min(1e-3))
         return rms
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Noise, normalised, (batch, 1, y, x), of inputs (batch, channels, y, x)."""
-        return x[:, :1] - self.ensemble(x).mean(1, keepdim=True)
-
     def ensemble(self, x: torch.Tensor) -> torch.Tensor:
-        """Samples of the displacement, as `diffusion.DiffusionDenoiser.ensemble`."""
+        """See `Ensemble.ensemble`."""
         c = self.config
         rows, columns = x.shape[-2:]
         pad = [0, -columns % FACTOR, 0, -rows % FACTOR]
@@ -320,7 +313,3 @@ class LatentDenoiser(nn.Module):
         with torch.no_grad():
             latents = self.autoencoder.encode(x[:, :1])[0] / self.unit
         return latents, functional.avg_pool2d(x[:, 1:], FACTOR)
-
-    def fused(self) -> Self:
-        """Return an inference copy; there is nothing to fold."""
-        return copy.deepcopy(self).eval()
