@@ -21,7 +21,7 @@ from cube_denoise.training.adapt import adapt
 from cube_denoise.training.gate import Judged, judge, verdict
 from cube_denoise.training.noise2noise import Noise2Noise
 from cube_denoise.training.stacks import StackTask
-from cube_denoise.training.transplant import transplanted
+from cube_denoise.training.transplant import mixed_fields, seasons, transplanted
 
 FEW = StackSampling(sides=(32,), dates=(8, 8), volume=32 * 32 * 16, bank=3, hiding=0)
 GOOD = Judged(0.5, 0.98, 4.0, 0.68)
@@ -252,3 +252,72 @@ def test_a_bank_of_pairs_has_no_series(cube):
     batch = stack_batch(0, FEW, split="train", seed=0)
     with pytest.raises(ValueError, match="a series needs a bank of 'residual'"):
         transplanted(batch, bank, np.random.default_rng(0))
+
+
+def test_mixed_fields_keep_strength_and_spectrum():
+    rng = np.random.default_rng(0)
+    waves = np.exp(2j * np.pi * 5 * np.arange(64) / 64)
+    phases = np.exp(2j * np.pi * rng.random(200))
+    fields = np.real(waves * phases[:, None])[:, None, :] + np.zeros((200, 16, 1))
+    fields = fields * rng.uniform(0.1, 2, (200, 1, 1))
+    mixed = mixed_fields(fields, rng)
+    before, after = (np.sqrt((f**2).mean((1, 2))) for f in (fields, mixed))
+    assert np.median(after / before) == pytest.approx(1, abs=0.1)
+    power = (np.abs(np.fft.fft(mixed, axis=2)) ** 2).sum((0, 1))
+    assert power[5] + power[-5] > 0.999 * power.sum()
+    assert np.abs(mixed.mean((1, 2))).max() < 1e-9
+    # Nothing of one field alone is left in most of them.
+    assert np.median(np.abs(correlations(mixed, fields))) < 0.9
+
+
+def correlations(one, other):
+    flat = [a.reshape(len(a), -1) for a in (one, other)]
+    return np.array([np.corrcoef(a, b)[0, 1] for a, b in zip(*flat, strict=True)])
+
+
+def layered_fields(share, *, dates=40, side=24):
+    """Fields of which elevation explains a share; their elevation, m, and times."""
+    rng = np.random.default_rng(2)
+    height = np.cumsum(np.cumsum(rng.standard_normal((side, side)), 0), 1)
+    layer = np.exp((height - height.max()) / (2 * height.std()))
+    layer = (layer - layer.mean()) / layer.std()
+    rest = rng.standard_normal((dates, side, side))
+    course = rng.standard_normal((dates, 1, 1))
+    fields = np.sqrt(share) * course * layer + np.sqrt(1 - share) * rest
+    fields -= fields.mean((1, 2), keepdims=True)
+    return fields, 100 * height, np.arange(dates) / 30
+
+
+def test_what_follows_elevation_gets_seasons_of_its_own_shape():
+    fields, elevation, years = layered_fields(0.9)
+    fields[:, :4, :4] = np.nan
+    added = seasons(fields, elevation, years, np.random.default_rng(1))
+    modes = np.linalg.svd(added.reshape(len(added), -1), full_matrices=False)
+    assert modes[1][1] < 1e-6 * modes[1][0]
+    shape = modes[2][0].reshape(elevation.shape)
+    seen = np.isfinite(fields[0])
+    closest = max(abs(np.corrcoef(shape[seen], f[seen])[0, 1]) for f in fields)
+    assert closest > 0.999 and not shape[~seen].any()
+    year = np.stack([np.cos(2 * np.pi * years), np.sin(2 * np.pi * years)], 1)
+    left = modes[0][:, 0] - year @ np.linalg.lstsq(year, modes[0][:, 0])[0]
+    assert np.abs(left).max() < 1e-6
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_what_does_not_follow_elevation_gets_none(flat):
+    fields, elevation, years = layered_fields(0.2)
+    if flat:
+        elevation = 0 * elevation
+    assert not seasons(fields, elevation, years, np.random.default_rng(1)).any()
+
+
+def test_only_training_is_varied(banks):
+    batch = stack_batch(0, FEW, split="train", seed=0)
+    plain, varied = (
+        transplanted(batch, banks["train"], np.random.default_rng(1), varied=v)
+        for v in (False, True)
+    )
+    assert not torch.equal(plain.series, varied.series)
+    for made in (plain, varied):
+        noise = (made.series - made.displacement)[made.visible]
+        assert torch.isfinite(made.series).all() and noise.std() > 0

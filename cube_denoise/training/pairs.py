@@ -11,7 +11,7 @@ from cube_denoise.conventions import VARIABLES
 from cube_denoise.dataset import Batch, Signals, pair_batch
 from cube_denoise.gaps import fill_gaps
 from cube_denoise.model_card import CardText
-from cube_denoise.normalise import five_numbers, network_inputs, scaling
+from cube_denoise.normalise import Scaling, five_numbers, network_inputs, scaling
 from cube_denoise.simulate.pair import simulate_pair
 from cube_denoise.simulate.seeds import split_seed
 from cube_denoise.training.task import Setup
@@ -103,6 +103,16 @@ def denoise(model: Any, displacement: np.ndarray, elevation: np.ndarray) -> np.n
 
     `elevation` is in m relative to its median. For cubes use `correct.correct`.
     """
+    inputs, scale = given(model, displacement, elevation)
+    with torch.inference_mode():
+        noise = model(inputs)[0, 0].numpy()
+    return np.asarray(displacement - scale.scale * noise)
+
+
+def given(
+    model: Any, displacement: np.ndarray, elevation: np.ndarray
+) -> tuple[torch.Tensor, Scaling]:
+    """What a network sees of a map, as for `denoise`, and the unit of its output."""
     scale = scaling(model.config.normalisation, five_numbers(displacement))
     channels = network_inputs(
         model.config.inputs,
@@ -111,9 +121,7 @@ def denoise(model: Any, displacement: np.ndarray, elevation: np.ndarray) -> np.n
         valid=np.isfinite(displacement),
         elevation=elevation,
     )
-    with torch.inference_mode():
-        noise = model(torch.from_numpy(channels[None]))[0, 0].numpy()
-    return np.asarray(displacement - scale.scale * noise)
+    return torch.from_numpy(channels[None]), scale
 
 
 def held_out_scores(model: Any, *, count: int = 24) -> dict[str, float]:

@@ -53,7 +53,7 @@ class Task(Protocol):
     def calibrated(self, model: Any) -> Any:
         """Trained network, in eval mode on the CPU, with what is fitted at the end.
 
-        From stacks of the validation split; most tasks have nothing to fit.
+        From samples of the validation split; most tasks have nothing to fit.
         """
 
     def scores(self, model: Any) -> dict[str, float]:

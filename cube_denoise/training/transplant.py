@@ -9,6 +9,13 @@ from cube_denoise.stack_samples import StackBatch
 
 COHERENCE = 0.7
 """Where a stack has no coherence."""
+VARIED = 0.5
+"""Part of the stacks whose fields are mixed, and of those that may have seasons."""
+FOLLOWS = 0.5
+"""Part of the power of a field that functions of elevation must explain, for its shape
+to come with the seasons."""
+STRONGEST = 1.5
+"""Amplitude of the seasons, over the rms noise; at most, evenly drawn from 0 on."""
 
 
 def transplanted(
@@ -17,6 +24,7 @@ def transplanted(
     generator: np.random.Generator,
     *,
     ratio: float | None = None,
+    varied: bool = False,
 ) -> StackBatch:
     """Put the noise of a bank in the place of that of simulated stacks.
 
@@ -35,6 +43,10 @@ def transplanted(
         Draws fields, their order and signs, crops and half turns.
     ratio : float, optional
         Of the powers of deformation and noise; 0 for stacks at rest.
+    varied : bool
+        Make more of few dates: mix the fields of some stacks two by two
+        (`mixed_fields`), and where noise follows elevation let some of it follow the
+        seasons (`seasons`), which an order drawn anew takes from it.
 
     Returns
     -------
@@ -53,6 +65,11 @@ def transplanted(
         )
         drawn = bank.draw_series(dates, (side, side), generator, directed=True)
         noise = drawn.displacement
+        if varied and generator.random() < VARIED:
+            noise = mixed_fields(noise, generator)
+        if varied and generator.random() < VARIED:
+            years = batch.years[k].numpy()[kept]
+            noise = noise + seasons(noise, drawn.elevation, years, generator)
         simulated = np.where(visible, truth - series, np.nan)
         wanted = power(noise) / max(power(simulated), 1e-16)
         if ratio is not None:
@@ -71,3 +88,79 @@ def transplanted(
         )
     fields = (torch.from_numpy(np.stack(a)) for a in zip(*stacks, strict=True))
     return StackBatch(*fields)
+
+
+def mixed_fields(fields: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Mix every field with the next, at a random angle; each keeps its strength.
+
+    Fields of independent dates and of one spectrum have that of their mixtures.
+
+    Parameters
+    ----------
+    fields : numpy.ndarray, shape (dates, rows, columns)
+        NaN = no data; means removed.
+    generator : numpy.random.Generator
+
+    Returns
+    -------
+    numpy.ndarray, shape of `fields`
+        NaN where one of the two is.
+    """
+    strength = _strength(fields)
+    unit = fields / strength
+    angle = generator.uniform(0, 2 * np.pi, (len(fields), 1, 1))
+    found = np.cos(angle) * unit + np.sin(angle) * np.roll(unit, 1, 0)
+    return (found - np.nanmean(found, (1, 2), keepdims=True)) * strength
+
+
+def seasons(
+    fields: np.ndarray,
+    elevation: np.ndarray,
+    years: np.ndarray,
+    generator: np.random.Generator,
+) -> np.ndarray:
+    """One of the fields that follow elevation, coming and going with the year.
+
+    A field follows elevation if terms up to its third power, and its product with
+    position, explain `FOLLOWS` of the power that a plane leaves.
+
+    Parameters
+    ----------
+    fields : numpy.ndarray, shape (dates, rows, columns)
+        NaN = no data; means removed.
+    elevation : numpy.ndarray, shape (rows, columns)
+        m
+    years : numpy.ndarray, shape (dates,)
+    generator : numpy.random.Generator
+        Draws the field, the phase and the amplitude.
+
+    Returns
+    -------
+    numpy.ndarray, shape of `fields`
+        In their unit; zero if none follows elevation.
+    """
+    following = np.flatnonzero(_following(fields, elevation) > FOLLOWS)
+    if not following.size:
+        return np.zeros_like(fields)
+    shape = fields[generator.choice(following)]
+    course = np.cos(2 * np.pi * (years - generator.random()))
+    course *= generator.uniform(0, STRONGEST) * _strength(fields).mean()
+    unit = np.nan_to_num(shape / _strength(shape[None])[0])
+    return (course[:, None, None] * unit).astype(fields.dtype)
+
+
+def _strength(fields: np.ndarray) -> np.ndarray:
+    power = np.nanmean(fields**2, (1, 2), keepdims=True)
+    return np.maximum(np.sqrt(power), np.float32(1e-9))
+
+
+def _following(fields: np.ndarray, elevation: np.ndarray) -> np.ndarray:
+    """Part of the power of each field that elevation explains beside a plane."""
+    y, x = np.mgrid[-1 : 1 : elevation.shape[0] * 1j, -1 : 1 : elevation.shape[1] * 1j]
+    h = (elevation - elevation.mean()) / max(float(elevation.std()), 1.0)
+    terms = np.stack([np.ones_like(h), y, x, h, h**2, h**3, h * y, h * x], -1)
+    basis = np.linalg.qr(terms.reshape(-1, terms.shape[-1]))[0]
+    flat = np.nan_to_num(fields).reshape(len(fields), -1)
+    parts = (flat @ basis) ** 2
+    left = (flat**2).sum(1) - parts[:, :3].sum(1)
+    return np.asarray(parts[:, 3:].sum(1) / np.maximum(left, 1e-20))
