@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cube_denoise.catalog import search
-    from cube_denoise.correct import correct
+    from cube_denoise.correct import correct, pair_std
     from cube_denoise.evaluate.judge import evaluate_cube
     from cube_denoise.export import export_geotiff
     from cube_denoise.ingest import ingest, ingest_dataset
@@ -46,6 +46,7 @@ __all__ = [
     "invert_cube",
     "load_model",
     "open_cube",
+    "pair_std",
     "run",
     "search",
     "simulate_scene",
@@ -66,6 +67,7 @@ _HOMES = {
     "invert_cube": "steps",
     "load_model": "models.zoo",
     "open_cube": "store",
+    "pair_std": "correct",
     "run": "pipeline",
     "search": "catalog",
     "simulate_scene": "simulate.scene",

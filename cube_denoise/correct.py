@@ -12,8 +12,13 @@ from cube_denoise.blocks import BlockJob, Compute, Window, lazy, spans, windows
 from cube_denoise.conventions import PAIR, VARIABLES, X, Y, pair_label
 from cube_denoise.corrections import find_correction
 from cube_denoise.corrections.correction import Apply, Correction, Plan, Run, in_turn
+from cube_denoise.halo import Tile
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
     from cube_denoise.corrections import Method
 
 CORRECTED, PASSED_THROUGH = 1, 2
@@ -69,6 +74,64 @@ def correct(
     job, status = _plan(cube, method, region, None, block, in_turn, options)
     spec = VARIABLES["correction_status"]
     return lazy(job, cube).assign(correction_status=(PAIR, status, spec.attributes))
+
+
+def pair_std(
+    cube: xr.Dataset,
+    model: "str | Path | nn.Module",
+    pair: int,
+    *,
+    region: Window | None = None,
+    threads: int = 1,
+) -> xr.DataArray:
+    """Standard deviation that a diffusion network states of a pair it corrected.
+
+    Of the displacement less its mean over the map: the spread of the samples times the
+    factor that the model card tells. Where tiles overlap, standard deviations are
+    blended as what is subtracted, which bounds that of the blend from above.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        As for `correct`.
+    model : str, pathlib.Path or torch.nn.Module
+        Network that draws two samples or more: ``"diffusion"``, a model folder, or a
+        network in eval mode.
+    pair : int
+        Position of the pair.
+    region : mapping of str to slice, optional
+        As for `correct`: it does not change the numbers.
+    threads : int
+        Torch threads on a CPU.
+
+    Returns
+    -------
+    xarray.DataArray, float32, dims (y, x)
+        m, of the displacement; NaN where the pair has no data. In memory.
+
+    Raises
+    ------
+    ValueError
+        If the network states no standard deviation, the pair is not there or is passed
+        through, or for what `correct` refuses.
+    """
+    from cube_denoise.corrections.network import NetworkCorrection
+
+    correction = NetworkCorrection(model=model, threads=threads)
+    _check(cube, correction)
+    if not 0 <= pair < cube.sizes[PAIR]:
+        raise ValueError(f"{pair=}: the cube has the pairs 0 to {cube.sizes[PAIR] - 1}")
+    area = _region(cube, region)
+    target = Tile(area[Y], area[X])
+    like = cube["unwrapped_phase"][{PAIR: pair, **area}].transpose(Y, X)
+    name = "standard deviation of the displacement of the corrected pair"
+    return xr.DataArray(
+        correction.stated_std(cube, target, pair),
+        like.coords,
+        (Y, X),
+        name="pair_std",
+        attrs=correction.label | {"units": "m", "long_name": name},
+    )
 
 
 def plan_correction(

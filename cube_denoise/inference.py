@@ -85,58 +85,117 @@ def noise(
     """
     from cube_denoise import device as devices
 
-    network = block.network
-    device = devices.device_here()
-    model = loaded(network, device)
-    if not isinstance(network.model, str):
-        device = devices.device_of(model)  # a module stays where it is
-    shape = (cube.sizes[Y], cube.sizes[X])
-
-    def channels_of(views: tuple[halo.Tile, halo.Tile]) -> np.ndarray | None:
-        view, clipped = views
-        margin = halo.clip(halo.grow(clipped, FILL_MARGIN), shape)
-        phase = read_tile(cube["unwrapped_phase"][pair], margin)
-        inside = halo.shift(clipped, margin)
-        valid = np.isfinite(phase[inside])
-        if not valid.any():
-            return None
-        elevation = None
-        if "elevation" in block.names:
-            height = read_tile(cube["elevation"], margin) - block.elevation_median
-            elevation = fill_gaps(height) if np.isfinite(height).any() else 0 * phase
-            elevation = np.nan_to_num(elevation)[inside]
-        channels = network_inputs(
-            block.names,
-            phase_to_displacement(fill_gaps(phase)[inside], block.wavelength),
-            scaling=block.scalings[pair],
-            valid=valid,
-            elevation=elevation,
-        )
-        beyond = [
-            (c.start - v.start, v.stop - c.stop)
-            for v, c in zip(view, clipped, strict=True)
-        ]
-        if any(any(b) for b in beyond):
-            channels = np.pad(channels, [(0, 0), *beyond], mode="reflect")
-        return channels
-
-    lattice = lattice_of(shape, block.radius)
+    model, device = _ready(block.network)
+    lattice = lattice_of((cube.sizes[Y], cube.sizes[X]), block.radius)
     views = list(lattice.views(target))
     sheds = getattr(model, "sheds_halo", False)
     readers = devices.READERS if device == devices.CUDA else 0
     found = devices.outputs(
         model,
-        devices.in_advance(channels_of, views, readers),
+        devices.in_advance(
+            functools.partial(_channels, cube, pair, block), views, readers
+        ),
         device=device,
-        precision=network.precision,
-        threads=task_threads(network.threads),
+        precision=block.network.precision,
+        threads=task_threads(block.network.threads),
         goes_on=[lattice.goes_on(view) for view, _ in views] if sheds else None,
     )
     outputs = (
-        np.zeros([s.stop - s.start for s in view], "float32") if out is None else out
+        _nothing(view) if out is None else out
         for (view, _), out in zip(views, found, strict=True)
     )
     return lattice.join(outputs, target)
+
+
+def stated_std(
+    cube: xr.Dataset, target: halo.Tile, pair: int, block: NoiseModel
+) -> np.ndarray:
+    """Standard deviation that a `models.diffusion.Ensemble` states, as `noise`.
+
+    Where tiles overlap it is blended with the weights of their noise, as if their
+    errors were the same: that is the most that the blended noise can have.
+
+    Parameters
+    ----------
+    cube, target, pair, block
+        As in `noise`.
+
+    Returns
+    -------
+    numpy.ndarray, float32, shape of `target`
+        In units of the pair's scale, the same for every window that holds a pixel; 0 in
+        tiles without data.
+
+    Raises
+    ------
+    ValueError
+        If the network draws one sample alone.
+    """
+    from cube_denoise import device as devices
+
+    model, device = _ready(block.network)
+    lattice = lattice_of((cube.sizes[Y], cube.sizes[X]), block.radius)
+
+    def std_of(views: tuple[halo.Tile, halo.Tile]) -> np.ndarray:
+        channels = _channels(cube, pair, block, views)
+        if channels is None:
+            return _nothing(views[0])
+        _, std = devices.outputs_of(
+            model.stated,
+            (channels,),
+            device=device,
+            precision=block.network.precision,
+            threads=task_threads(block.network.threads),
+        )
+        return std[0]
+
+    return lattice.join(map(std_of, lattice.views(target)), target)
+
+
+def _ready(network: Network) -> tuple[Any, str]:
+    """The network and where it lies."""
+    from cube_denoise import device as devices
+
+    device = devices.device_here()
+    model = loaded(network, device)
+    if not isinstance(network.model, str):
+        device = devices.device_of(model)  # a module stays where it is
+    return model, device
+
+
+def _channels(
+    cube: xr.Dataset, pair: int, block: NoiseModel, views: tuple[halo.Tile, halo.Tile]
+) -> np.ndarray | None:
+    """What the network is given of a view (`halo.TileFunction`); None without data."""
+    view, clipped = views
+    margin = halo.clip(halo.grow(clipped, FILL_MARGIN), (cube.sizes[Y], cube.sizes[X]))
+    phase = read_tile(cube["unwrapped_phase"][pair], margin)
+    inside = halo.shift(clipped, margin)
+    valid = np.isfinite(phase[inside])
+    if not valid.any():
+        return None
+    elevation = None
+    if "elevation" in block.names:
+        height = read_tile(cube["elevation"], margin) - block.elevation_median
+        elevation = fill_gaps(height) if np.isfinite(height).any() else 0 * phase
+        elevation = np.nan_to_num(elevation)[inside]
+    channels = network_inputs(
+        block.names,
+        phase_to_displacement(fill_gaps(phase)[inside], block.wavelength),
+        scaling=block.scalings[pair],
+        valid=valid,
+        elevation=elevation,
+    )
+    beyond = [
+        (c.start - v.start, v.stop - c.stop) for v, c in zip(view, clipped, strict=True)
+    ]
+    if any(any(b) for b in beyond):
+        channels = np.pad(channels, [(0, 0), *beyond], mode="reflect")
+    return channels
+
+
+def _nothing(view: halo.Tile) -> np.ndarray:
+    return np.zeros([s.stop - s.start for s in view], "float32")
 
 
 def lattice_of(shape: tuple[int, int], radius: int | None) -> halo.Lattice:

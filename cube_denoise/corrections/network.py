@@ -31,6 +31,7 @@ from cube_denoise.inference import (
     network_reference,
     noise,
     read_tile,
+    stated_std,
     with_precision,
 )
 from cube_denoise.normalise import (
@@ -144,6 +145,55 @@ class NetworkCorrection(Correction):
 
     def plan(self, cube: xr.Dataset, pairs: Sequence[int], run: Run) -> Plan:
         """See `Correction.plan`."""
+        work = self._work(cube, pairs)
+        missing = work.passed
+        resolved = self.precision
+        if resolved == "auto":
+            # Asked of a worker: it may have another device than this process.
+            usable = [k for k in range(cube.sizes[PAIR]) if k not in missing]
+            resolved, reason = run(partial(fastest_precision, cube, work), [usable])[0]
+            log.info("precision %s: %s", resolved, reason)
+        work = with_precision(work, resolved)
+        apply = partial(_correct_pair, model=work)
+        if self.closure_consistent:
+            apply = partial(_correct_all, model=work, dates=Projection.of(cube))
+        return Plan(apply, missing, {"precision": resolved})
+
+    def stated_std(self, cube: xr.Dataset, target: halo.Tile, pair: int) -> np.ndarray:
+        """Standard deviation of a corrected pair in a window, m, at float32.
+
+        Raises
+        ------
+        ValueError
+            If the model states none or does not fit the cube, or the pair is passed
+            through.
+        """
+        from cube_denoise.models import zoo
+
+        if isinstance(self.model, (str, Path)):
+            config = zoo.load_config(self.model)
+        else:
+            config = self.model.config
+        if getattr(config, "members", 1) < 2:
+            raise ValueError(
+                f"model={str(self.model)!r} draws no samples whose spread would tell a "
+                "standard deviation: take diffusion, with two members or more"
+            )
+        work = self._work(cube, [pair])
+        if pair in work.passed:
+            raise ValueError(f"{pair=} is more than half missing: it is not corrected")
+        std = stated_std(cube, target, pair, work) * work.scalings[pair].scale
+        known = np.isfinite(read_tile(cube["unwrapped_phase"][pair], target))
+        return np.where(known, std, np.nan).astype("float32")
+
+    def _work(self, cube: xr.Dataset, pairs: Sequence[int]) -> NoiseModel:
+        """What all windows share, at float32.
+
+        Raises
+        ------
+        ValueError
+            If the model does not fit the cube.
+        """
         network = Network(
             network_reference(self.model),
             self.label["model_sha256"],
@@ -176,7 +226,7 @@ class NetworkCorrection(Correction):
             else Scaling(0.0, 1.0)
             for q in quantiles
         )
-        work = NoiseModel(
+        return NoiseModel(
             network=network,
             wavelength=float(cube.attrs["wavelength"]),
             names=names,
@@ -185,17 +235,6 @@ class NetworkCorrection(Correction):
             elevation_median=_elevation_median(cube) if "elevation" in names else 0.0,
             radius=loaded(network).receptive_radius,
         )
-        resolved = self.precision
-        if resolved == "auto":
-            # Asked of a worker: it may have another device than this process.
-            usable = [k for k in range(cube.sizes[PAIR]) if k not in missing]
-            resolved, reason = run(partial(fastest_precision, cube, work), [usable])[0]
-            log.info("precision %s: %s", resolved, reason)
-        work = with_precision(work, resolved)
-        apply = partial(_correct_pair, model=work)
-        if self.closure_consistent:
-            apply = partial(_correct_all, model=work, dates=Projection.of(cube))
-        return Plan(apply, missing, {"precision": resolved})
 
 
 def _correct_pair(cube: xr.Dataset, window: Window, *, model: NoiseModel) -> np.ndarray:
