@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from cube_denoise import store
 from cube_denoise.interferogram import Interferogram
+from cube_denoise.same_pixels import place_on
 
 
 def attributes_of(record: Interferogram) -> dict[str, Any]:
@@ -30,6 +32,20 @@ def check_fit(track: str, wavelength: float, cube: xr.Dataset, url: str | Path) 
             f"items have wavelength {wavelength} m and {url} has "
             f"{cube.attrs['wavelength']} m: one sensor per cube"
         )
+
+
+def check_own_pixels(records: Sequence[Interferogram], grid: GeoBox) -> None:
+    """Refuse a grid with other pixels than those of records that are not warped."""
+    for record in records:
+        if record.assets["unwrapped_phase"].part is None:
+            continue
+        own = GeoBox(record.shape, Affine(*record.transform), record.crs)
+        if own.crs != grid.crs or place_on(grid, own.affine) is None:
+            raise ValueError(
+                f"{record.assets['unwrapped_phase'].href} is read on its own pixels "
+                f"alone, {told(own)}, and the grid is {told(grid)}: give no other CRS "
+                "or resolution, or make a cube of its own"
+            )
 
 
 def same_grid(one: GeoBox, other: GeoBox) -> bool:

@@ -19,6 +19,7 @@ from cube_denoise.cube_fit import (
     acquisitions,
     attributes_of,
     check_fit,
+    check_own_pixels,
     same_grid,
     told,
 )
@@ -99,6 +100,7 @@ def ingest(
     check_wavelength(records)
     if not store.exists(url):
         place = grid or regular_grid((r.crs, r.shape, r.transform) for r in records)
+        check_own_pixels(records, place)
         make_cube(url, place, attributes_of(records[0]), chunk=chunk, shard=shard)
     base, cube = store.newest(url, branch=branch)
     check_records(records, cube, url, grid)
@@ -158,6 +160,7 @@ def check_records(
             f"grid={told(grid)} differs from that of {url}, {told(grid_of(cube.attrs))}"
         )
     check_fit(records[0].track, records[0].wavelength, cube, url)
+    check_own_pixels(records, grid_of(cube.attrs))
 
 
 class ReadingPlan(NamedTuple):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from rasterio.errors import RasterioIOError
 
+from cube_denoise.file_parts import Part
 from cube_denoise.places import without_secrets
 from cube_denoise.raster_access import opened
 
@@ -20,13 +21,21 @@ class Asset:
     """One raster of a product."""
 
     href: str
-    """Path or URL that rasterio opens."""
+    """Path or URL that rasterio opens, or the path of a file with a `part`."""
     role: str
     """What it holds; the keys of `ROLES`."""
     unit: str
     """Unit of its values."""
     nodata: float | None
-    """Value that means no data (NaN always does); None when there is no such value."""
+    """Value that means no data (NaN always does); None when there is no such value. As
+    stored, before `scale`."""
+    scale: float = 1.0
+    """What the stored numbers are multiplied by to be in `unit`, before `offset`."""
+    offset: float = 0.0
+    """What is added then."""
+    part: Part | None = None
+    """Which image of the file it is, where that is no raster. Its grid is that of the
+    interferogram."""
 
 
 ROLES: dict[str, str] = {
@@ -35,9 +44,13 @@ ROLES: dict[str, str] = {
     "elevation": "m",
     "look_elevation": "rad",
     "look_orientation": "rad",
+    "los_east": "1",
+    "los_north": "1",
+    "los_up": "1",
 }
 """Roles of assets and their units. ``look_elevation`` is the angle to the sensor above
-the horizontal, ``look_orientation`` its direction from east, counter-clockwise."""
+the horizontal, ``look_orientation`` its direction from east, counter-clockwise;
+``los_east``, ``los_north`` and ``los_up`` are the unit vector to it instead."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +78,8 @@ class Interferogram:
     """+1 if the raster is positive for range increase from the earlier to the later
     date, -1 if it must be negated to be so."""
     incidence_angle: float | None
-    """Degrees from the vertical, for the whole scene; used where there are no look
-    vector rasters."""
+    """Degrees from the vertical, for the whole scene; used where there are no rasters
+    of the look direction."""
     heading: float | None
     """Flight direction, degrees clockwise from north; used as `incidence_angle` is."""
     assets: Mapping[str, Asset] = field(hash=False)
@@ -147,6 +160,7 @@ class Raster(NamedTuple):
     transform: tuple[float, float, float, float, float, float]
     nodata: float | None
     tags: Mapping[str, str]
+    dtype: str
 
 
 def read_raster(path: str | Path) -> Raster:
@@ -164,6 +178,7 @@ def read_raster(path: str | Path) -> Raster:
                 transform=tuple(source.transform)[:6],
                 nodata=source.nodata,
                 tags=source.tags(),
+                dtype=source.dtypes[0],
             )
     except RasterioIOError as error:
         reason = without_secrets(str(error))

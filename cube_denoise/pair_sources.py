@@ -1,33 +1,24 @@
 """Where pairs come from, rasters or arrays: their values on blocks of a cube's grid."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import xarray as xr
 from odc.geo.geobox import GeoBox
-from pyproj.exceptions import ProjError
-from rasterio._err import CPLE_BaseError
-from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
-from rasterio.vrt import WarpedVRT
-from rasterio.windows import Window as RasterWindow
 
 from cube_denoise import store
 from cube_denoise.blocks import Window, spans, windows
 from cube_denoise.conventions import PAIR, VARIABLES, X, Y, los_unit_vector
-from cube_denoise.interferogram import Asset, Interferogram
+from cube_denoise.interferogram import Interferogram
 from cube_denoise.normalise import five_numbers, sample_stride
-from cube_denoise.places import PlaceError, without_secrets
-from cube_denoise.raster_access import opened, refusal
-from cube_denoise.same_pixels import SamePixels
+from cube_denoise.record_reader import RecordReader
 
-UNREADABLE = (RasterioError, CPLE_BaseError, ProjError, OSError)
-"""What rasterio raises for a raster that is not as it should be."""
-COORDINATE_TOLERANCE = 1e-4
-"""Largest error of a coordinate in warping, pixels of the raster."""
+LOOK_VECTOR = ("los_east", "los_north", "los_up")
+"""Roles, and layers of the cube: the unit vector from the ground to the satellite."""
+LOOK_ANGLES = ("look_elevation", "look_orientation")
+"""Roles of the same as angles."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +62,14 @@ class RasterPairs:
 
     def static_layers(self) -> list[str]:
         """Names of the static layers that the records can give."""
-        names = ["los_east", "los_north", "los_up"] if self._look() else []
+        names = list(LOOK_VECTOR) if self._look() else []
         return names + (["elevation"] if self._elevation() else [])
 
     def _look(self) -> list[Interferogram]:
         return [
             r
             for r in self.records
-            if {"look_elevation", "look_orientation"} <= set(r.assets)
+            if any(set(names) <= set(r.assets) for names in (LOOK_VECTOR, LOOK_ANGLES))
             or (r.incidence_angle is not None and r.heading is not None)
         ]
 
@@ -104,8 +95,10 @@ class RasterPairs:
     def _read_look(
         self, record: Interferogram, shape: tuple[int, int]
     ) -> Iterator[tuple[Window, dict[str, np.ndarray]]]:
-        names = ("look_elevation", "look_orientation")
-        if not set(names) <= set(record.assets):
+        names = next(
+            (n for n in (LOOK_VECTOR, LOOK_ANGLES) if set(n) <= set(record.assets)), ()
+        )
+        if not names:
             assert record.incidence_angle is not None
             assert record.heading is not None
             los = los_unit_vector(record.incidence_angle, record.heading)
@@ -115,14 +108,15 @@ class RasterPairs:
                     window,
                     {
                         name: np.full(lengths, component, "float32")
-                        for name, component in zip(
-                            ("los_east", "los_north", "los_up"), los, strict=True
-                        )
+                        for name, component in zip(LOOK_VECTOR, los, strict=True)
                     },
                 )
             return
         with self._open(record, names) as read:
             for window in _blocks(shape, self.block):
+                if names == LOOK_VECTOR:
+                    yield window, {name: read(name, window) for name in names}
+                    continue
                 up, around = (read(name, window) for name in names)
                 yield (
                     window,
@@ -133,8 +127,8 @@ class RasterPairs:
                     },
                 )
 
-    def _open(self, record: Interferogram, roles: Sequence[str]) -> "_Reader":
-        return _Reader(record, roles, self.grid)
+    def _open(self, record: Interferogram, roles: Sequence[str]) -> RecordReader:
+        return RecordReader(record, roles, self.grid)
 
 
 @dataclass(frozen=True)
@@ -256,106 +250,3 @@ def _first_readable(
         except store.SkipTask as reason:
             failure = reason
     raise failure
-
-
-class _Reader:
-    """Open rasters of one item, read as windows of the cube's grid."""
-
-    def __init__(
-        self, record: Interferogram, roles: Sequence[str], grid: GeoBox
-    ) -> None:
-        self.record, self.roles, self.grid = record, roles, grid
-        self.stack = ExitStack()
-        self.open: dict[str, WarpedVRT | SamePixels] = {}
-
-    def __enter__(self) -> Any:
-        try:
-            for role in self.roles:
-                if role in self.record.assets:
-                    self.open[role] = self._warped(self.record.assets[role])
-        except UNREADABLE as error:
-            self.stack.close()
-            raise store.SkipTask(_one_line(error)) from error
-        except BaseException:
-            self.stack.close()
-            raise
-        return self.read
-
-    def __exit__(self, *exception: object) -> None:
-        self.stack.close()
-
-    def _warped(self, asset: Asset) -> WarpedVRT | SamePixels:
-        raster = self.stack.enter_context(opened(asset.href))
-        if raster.crs is None:
-            raise store.SkipTask(f"{without_secrets(asset.href)} has no CRS")
-        own = GeoBox((raster.height, raster.width), raster.transform, raster.crs)
-        # Pixels that coincide are copied, others are interpolated between valid ones.
-        offset = [
-            (a - b) / step
-            for a, b, step in (
-                (own.affine.c, self.grid.affine.c, own.affine.a),
-                (own.affine.f, self.grid.affine.f, own.affine.e),
-            )
-        ]
-        aligned = (
-            own.crs == self.grid.crs
-            and np.allclose(
-                [own.affine.a, own.affine.e], [self.grid.affine.a, self.grid.affine.e]
-            )
-            and all(abs(o - round(o)) < 1e-3 for o in offset)
-        )
-        if aligned and (same := SamePixels.of(raster, self.grid, asset.nodata)):
-            return same
-        assert self.grid.crs is not None
-        options: dict[str, Any] = {
-            "crs": self.grid.crs.to_wkt(),
-            "transform": self.grid.affine,
-            "height": self.grid.shape[0],
-            "width": self.grid.shape[1],
-            "resampling": Resampling.nearest if aligned else Resampling.bilinear,
-            "nodata": np.nan,
-            "dtype": "float32",
-            # Left to itself GDAL chooses both anew for every block that is read: how
-            # it approximates coordinates (to 1/8 pixel) and how wide it averages.
-            "tolerance": COORDINATE_TOLERANCE,
-            "xscale": _shrinkage(own, self.grid)[0],
-            "yscale": _shrinkage(own, self.grid)[1],
-        }
-        if asset.nodata is not None:
-            options["src_nodata"] = asset.nodata
-        return self.stack.enter_context(WarpedVRT(raster, **options))
-
-    def read(self, role: str, window: Mapping[str, slice]) -> np.ndarray:
-        """Values on a window of the grid, float32, NaN = no data."""
-        y, x = window[Y], window[X]
-        if role not in self.open:
-            return np.full((y.stop - y.start, x.stop - x.start), np.nan, "float32")
-        where = RasterWindow(x.start, y.start, x.stop - x.start, y.stop - y.start)
-        try:
-            values = self.open[role].read(1, window=where)
-        except UNREADABLE as error:
-            href = self.record.assets[role].href
-            if reason := refusal(href, str(error)):
-                raise PlaceError(reason) from None
-            raise store.SkipTask(
-                f"{without_secrets(href)}: {_one_line(error)}"
-            ) from error
-        values = values.astype("float32", copy=False)
-        np.copyto(values, np.nan, where=~np.isfinite(values))
-        return values
-
-
-def _shrinkage(own: GeoBox, grid: GeoBox) -> tuple[str, str]:
-    """Pixels of the grid per pixel of a raster, along x and y, at most 1."""
-    assert grid.crs is not None
-    near = own if own.crs == grid.crs else own.to_crs(grid.crs)
-    scales = (
-        near.resolution.x / grid.resolution.x,
-        near.resolution.y / grid.resolution.y,
-    )
-    x, y = (f"{min(abs(s), 1.0):.6f}" for s in scales)
-    return x, y
-
-
-def _one_line(error: Exception) -> str:
-    return without_secrets(" ".join(str(error).split()))[:300]

@@ -17,7 +17,7 @@ from cube_denoise.catalog import resolve, search
 from cube_denoise.changes import Changes, compare, difference
 from cube_denoise.cluster import Workers
 from cube_denoise.corrections import find_correction
-from cube_denoise.cube_fit import attributes_of
+from cube_denoise.cube_fit import attributes_of, check_own_pixels
 from cube_denoise.grid import grid_of, regular_grid
 from cube_denoise.ingest import IngestReport, ingest, make_cube
 from cube_denoise.interferogram import Interferogram
@@ -183,6 +183,7 @@ def _attempt(
     grid = new_grid(job, items)
     if not store.exists(url):
         place = grid or regular_grid((r.crs, r.shape, r.transform) for r in items)
+        check_own_pixels(items, place)
         make_cube(url, place, attributes_of(items[0]))
     _, cube = store.newest(url, branch=branch)
     changes = compare(cube.attrs["items"], items, search=mark)

@@ -4,14 +4,39 @@ from typing import Any, Self
 
 import numpy as np
 import rasterio
+from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.enums import MaskFlags
 from rasterio.windows import Window
+
+from cube_denoise.file_parts import PartRaster
 
 PLAIN = ([MaskFlags.all_valid], [MaskFlags.nodata])
 """What can say of a band that pixels are missing: nothing but a value."""
 SHIFT = 1e-3
 """Pixels that a raster may lie off the grid and still count as on it."""
+
+
+def place_on(grid: GeoBox, transform: Affine) -> tuple[int, int] | None:
+    """Row and column of a raster where the first pixel of a grid is; None if off it.
+
+    Parameters
+    ----------
+    grid : odc.geo.geobox.GeoBox
+    transform : affine.Affine
+        Of the raster, in the CRS of the grid.
+    """
+    first = ~transform * (grid.affine.c, grid.affine.f)
+    rows, columns = grid.shape
+    last = ~transform * (grid.affine * (columns, rows))
+    drift = (last[0] - first[0] - columns, last[1] - first[1] - rows)
+    if (
+        any(abs(v - round(v)) >= SHIFT for v in first)
+        or any(abs(v) >= 0.1 for v in drift)
+        or any((transform.b, transform.d))
+    ):
+        return None
+    return round(first[1]), round(first[0])
 
 
 class SamePixels:
@@ -21,42 +46,42 @@ class SamePixels:
     """
 
     def __init__(
-        self, raster: rasterio.DatasetReader, row: int, column: int, nodata: float
+        self,
+        raster: rasterio.DatasetReader | PartRaster,
+        row: int,
+        column: int,
+        nodata: float,
     ) -> None:
         self.raster, self.row, self.column = raster, row, column
         self.nodata = np.float32(nodata)
 
     @classmethod
     def of(
-        cls, raster: rasterio.DatasetReader, grid: GeoBox, nodata: float | None
+        cls,
+        raster: rasterio.DatasetReader | PartRaster,
+        grid: GeoBox,
+        nodata: float | None,
     ) -> Self | None:
         """The raster on a grid of its own CRS; None if it has to be warped.
 
         Parameters
         ----------
-        raster : rasterio.DatasetReader
+        raster : rasterio.DatasetReader or file_parts.PartRaster
             Open, of one band or more; the first is read.
         grid : odc.geo.geobox.GeoBox
             Where it is to be read.
         nodata : float, optional
             Value that means no data; that of the file when not given.
         """
-        first = ~raster.transform * (grid.affine.c, grid.affine.f)
-        rows, columns = grid.shape
-        last = ~raster.transform * (grid.affine * (columns, rows))
-        drift = (last[0] - first[0] - columns, last[1] - first[1] - rows)
+        place = place_on(grid, raster.transform)
         if (
-            any(abs(v - round(v)) >= SHIFT for v in first)
-            or any(abs(v) >= 0.1 for v in drift)
-            or any((raster.transform.b, raster.transform.d))
+            place is None
             or raster.dtypes[0] != "float32"
             or raster.mask_flag_enums[0] not in PLAIN
         ):
             return None
         told = raster.nodata if nodata is None else nodata
-        return cls(
-            raster, round(first[1]), round(first[0]), np.nan if told is None else told
-        )
+        return cls(raster, *place, np.nan if told is None else told)
 
     def read(self, band: int, *, window: Window) -> Any:
         """Values of a window of the grid, float32, NaN = no data."""

@@ -18,6 +18,7 @@ import pystac
 from pystac.utils import datetime_to_str, str_to_datetime
 
 from cube_denoise.conventions import SPEED_OF_LIGHT
+from cube_denoise.file_parts import Part
 from cube_denoise.products import ROLES, Asset, Interferogram, earlier_first
 
 EXTENSIONS = tuple(
@@ -41,7 +42,8 @@ def to_item(interferogram: Interferogram) -> pystac.Item:
 
     What the extensions cannot hold exactly is kept in ``cube_denoise:wavelength`` (m),
     ``cube_denoise:heading`` (degrees clockwise from north) and
-    ``cube_denoise:phase_sign``.
+    ``cube_denoise:phase_sign``; which image of a file an asset is, in its
+    ``cube_denoise:part``.
     """
     record = interferogram
     frequency = SPEED_OF_LIGHT / record.wavelength / 1e9
@@ -87,13 +89,18 @@ def to_item(interferogram: Interferogram) -> pystac.Item:
         if asset.nodata is not None:
             value = asset.nodata
             description["nodata"] = value if math.isfinite(value) else str(value)
+        if (asset.scale, asset.offset) != (1.0, 0.0):
+            description |= {"scale": asset.scale, "offset": asset.offset}
+        fields: dict[str, Any] = {"raster:bands": [description]}
+        if asset.part is not None:
+            fields[_OWN + "part"] = asset.part.told()
         item.add_asset(
             role,
             pystac.Asset(
                 _as_link(asset.href),
-                media_type=pystac.MediaType.GEOTIFF,
+                media_type=_media_type(asset),
                 roles=["data", role],
-                extra_fields={"raster:bands": [description]},
+                extra_fields=fields,
             ),
         )
     return item
@@ -202,6 +209,12 @@ def _as_link(href: str) -> str:
     return Path(href).resolve().as_uri()
 
 
+def _media_type(asset: Asset) -> str:
+    if asset.part is None:
+        return pystac.MediaType.GEOTIFF
+    return pystac.MediaType.HDF5 if asset.part.dataset else "application/octet-stream"
+
+
 def _assets(item: pystac.Item, name: str) -> dict[str, Asset]:
     """Assets of the roles we know, with absolute links."""
     found: dict[str, Asset] = {}
@@ -217,12 +230,15 @@ def _assets(item: pystac.Item, name: str) -> dict[str, Asset]:
             bands = asset.extra_fields.get("raster:bands")
             bands = bands or asset.extra_fields.get("bands") or [{}]
             about: Mapping[str, Any] = asset.extra_fields | bands[0]
-            nodata = about.get("nodata")
+            nodata, part = about.get("nodata"), asset.extra_fields.get(_OWN + "part")
             found[role] = Asset(
                 href=as_path(asset.get_absolute_href() or asset.href),
                 role=role,
                 unit=str(about.get("unit") or ROLES[role]),
                 nodata=None if nodata is None else float(nodata),
+                scale=float(about.get("scale", 1)),
+                offset=float(about.get("offset", 0)),
+                part=None if part is None else Part.from_told(part),
             )
     return found
 

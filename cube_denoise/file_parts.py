@@ -1,0 +1,131 @@
+"""Images that are parts of files which are no rasters: of HDF5 datasets, or flat.
+
+MintPy and LiCSBAS keep all pairs or dates of a stack in one HDF5 dataset, and LiCSBAS
+its interferograms as bare numbers. They are read by h5py and NumPy, not by GDAL: what
+MintPy compresses (LZF), GDAL's builds do not read.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from affine import Affine
+from rasterio.enums import MaskFlags
+from rasterio.windows import Window
+
+
+@dataclass(frozen=True)
+class Part:
+    """One image of a file."""
+
+    dataset: str | None = None
+    """Of an HDF5 file, dims (layer, y, x) or (y, x); None: the file is flat, one image
+    row by row."""
+    layer: int | None = None
+    """Position along the first of three dims, from 0."""
+    minus: int | None = None
+    """Position of a layer that is subtracted."""
+    reference: tuple[int, int] | None = None
+    """Row and column of the one pixel where 0 is a value; at others it means no data.
+    None: 0 is a value everywhere; (-1, -1): nowhere."""
+    dtype: str = "<f4"
+    """Of a flat file."""
+
+    def told(self) -> dict[str, Any]:
+        """As JSON has it, without what is as by default; `from_told` reads it back."""
+        plain = asdict(Part())
+        return {k: v for k, v in asdict(self).items() if v != plain[k]}
+
+    @classmethod
+    def from_told(cls, told: Mapping[str, Any]) -> Self:
+        """Read what `told` has given; `ValueError` if it is something else."""
+        place = told.get("reference")
+        try:
+            return cls(**{**told, "reference": None if place is None else tuple(place)})
+        except TypeError:
+            raise ValueError(f"{told} does not tell a part of a file") from None
+
+
+class PartRaster:
+    """A part of a file with what `same_pixels` asks of a raster."""
+
+    mask_flag_enums = ([MaskFlags.all_valid],)
+    dtypes = ("float32",)
+    nodata = None
+
+    def __init__(
+        self, values: Any, part: Part, shape: tuple[int, int], transform: Affine
+    ) -> None:
+        self.values, self.part, self.transform = values, part, transform
+        self.height, self.width = shape
+
+    def read(self, band: int, *, window: Window) -> np.ndarray:
+        """Values of a window, float32, NaN = no data."""
+        rows, columns = window.toslices()
+        found = self._layer(self.part.layer, rows, columns)
+        if self.part.minus is not None:
+            found = found - self._layer(self.part.minus, rows, columns)
+        found = found.astype("float32")
+        if self.part.reference is not None:
+            row, column = self.part.reference
+            there = found == 0
+            if rows.start <= row < rows.stop and columns.start <= column < columns.stop:
+                there[row - rows.start, column - columns.start] = False
+            found[there] = np.nan
+        return found
+
+    def _layer(self, k: int | None, rows: slice, columns: slice) -> np.ndarray:
+        where = (rows, columns) if k is None else (k, rows, columns)
+        return np.asarray(self.values[where])
+
+
+@contextmanager
+def opened(
+    path: str | Path, part: Part, shape: tuple[int, int], transform: Affine
+) -> Iterator[PartRaster]:
+    """Open a part of a file.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        Local.
+    part : Part
+    shape : (rows, columns)
+        That the image must have.
+    transform : affine.Affine
+        Of its pixels.
+
+    Raises
+    ------
+    OSError
+        If the file or the part is not there, or has another shape.
+    """
+    if part.dataset is None:
+        yield PartRaster(_flat(Path(path), part.dtype, shape), part, shape, transform)
+        return
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        if part.dataset not in file:
+            raise OSError(f"{path} has no dataset {part.dataset!r}")
+        values = file[part.dataset]
+        deep = [k for k in (part.layer, part.minus) if k is not None]
+        fits = values.shape[-2:] == shape and values.ndim == (3 if deep else 2)
+        if not fits or any(k >= values.shape[0] for k in deep):
+            raise OSError(
+                f"{part.dataset!r} in {path} has the shape {values.shape}: asked for "
+                f"layer {deep} of {shape[0]} x {shape[1]} pixels"
+            )
+        yield PartRaster(values, part, shape, transform)
+
+
+def _flat(path: Path, dtype: str, shape: tuple[int, int]) -> np.ndarray:
+    size, item = path.stat().st_size, np.dtype(dtype).itemsize
+    if size != item * shape[0] * shape[1]:
+        raise OSError(
+            f"{path} has {size} bytes: must be {item} x {shape[0]} x {shape[1]}"
+        )
+    return np.memmap(path, dtype, "r", shape=shape)
