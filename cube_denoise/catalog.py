@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from cube_denoise.conditions import (
     parse_condition,
     parse_interval,
 )
-from cube_denoise.products import Interferogram
+from cube_denoise.products import Interferogram, find_products, is_stack_file
 from cube_denoise.stac_item import as_path, footprint, from_item, to_item
 from cube_denoise.stac_source import guarded, listed, open_items, read_source
 
@@ -50,13 +50,14 @@ def search(
     orbit: str | int | None = None,
     filters: Sequence[str] | None = None,
 ) -> list[Interferogram]:
-    """Find interferograms in a STAC API, a static catalog or an item list.
+    """Find interferograms in a STAC API, a static catalog, an item list or a stack.
 
     Parameters
     ----------
     source : str or path
         URL of a STAC API; path or URL of a static catalog; path or URL of an item list
-        (see `write_items`). A folder stands for the ``catalog.json`` in it.
+        (see `write_items`). A folder stands for the ``catalog.json`` in it. Or a HDF5
+        stack or series as `products.find_products` reads it.
     collections : sequence of str, optional
         Ids of the collections to look in; otherwise all.
     bbox : sequence of 4 float, optional
@@ -81,7 +82,12 @@ def search(
     if bbox is not None:
         check_bbox(bbox)
     narrowing = {"collections": collections, "bbox": bbox, "datetime": datetime}
-    items = open_items(source, conditions, {k: v for k, v in narrowing.items() if v})
+    items: Iterator[pystac.Item]
+    if is_stack_file(source):
+        items = (to_item(record) for record in find_products(source)[0])
+    else:
+        asked = {k: v for k, v in narrowing.items() if v}
+        items = open_items(source, conditions, asked)
     found: dict[tuple[str | None, str], Interferogram] = {}
     for item in guarded(items, source):
         key = item.collection_id, item.id

@@ -11,6 +11,8 @@ import numpy as np
 import xarray as xr
 from odc.geo.crs import CRS
 
+from cube_denoise.mintpy_files import attributes_of, crs_of
+
 METRES = {"m": 1.0, "metre": 1.0, "meter": 1.0, "metres": 1.0, "meters": 1.0}
 METRES |= {"cm": 0.01, "mm": 0.001}
 
@@ -159,23 +161,12 @@ def mintpy_file(path: Path) -> DelayFiles:
                 f"{path} has {sorted(file)}: must have 'timeseries' and 'date', as "
                 "MintPy writes them; other delays can be given as NetCDF"
             )
-        fields = {
-            k: v.decode() if isinstance(v, bytes) else str(v)
-            for k, v in file.attrs.items()
-        }
+        fields = attributes_of(file)
         shape = file["timeseries"].shape
         days = [_day(bytes(d).decode(), path) for d in file["date"][:]]
     fields |= {"LENGTH": str(shape[1]), "WIDTH": str(shape[2])}
     scale = -_metres(fields.get("UNIT"), path)
-    zone = re.fullmatch(r"(\d+)([NS])", fields.get("UTM_ZONE", ""))
-    crs = "EPSG:4326"
-    if "EPSG" in fields:
-        crs = f"EPSG:{fields['EPSG']}"
-    elif zone:
-        crs = f"EPSG:{32600 + 100 * (zone[2] == 'S') + int(zone[1])}"
-    elif not fields.get("X_UNIT", "degrees").startswith("deg"):
-        raise ValueError(f"{path} is in {fields['X_UNIT']} and lacks EPSG or UTM_ZONE")
-    grid = _corner_grid(fields, ("LENGTH", "WIDTH"), crs, path)
+    grid = _corner_grid(fields, ("LENGTH", "WIDTH"), crs_of(fields, path), path)
     return DelayFiles(days, grid, partial(_read_mintpy, path, scale), "line of sight")
 
 

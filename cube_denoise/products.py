@@ -1,7 +1,8 @@
-"""Readers of product folders: interferograms on disk -> records.
+"""Readers of products: interferograms on disk -> records.
 
-`hyp3` reads what ASF HyP3 delivers, `read_geotiff_stack` any other folder of
-GeoTIFFs. Here end all differences of names, units and signs between providers.
+`hyp3` reads what ASF HyP3 delivers, `mintpy` and `licsbas` the stacks and series of
+these programs, `read_geotiff_stack` any other folder of GeoTIFFs; `find_products` tells
+which it is. Here end all differences of names, units and signs between providers.
 """
 
 import csv
@@ -12,7 +13,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, time
 from pathlib import Path
 
-from cube_denoise.hyp3 import find_products, read_hyp3, relative_orbit
+from cube_denoise import hyp3
+from cube_denoise.hyp3 import read_hyp3, relative_orbit
 from cube_denoise.interferogram import (
     ROLES,
     Asset,
@@ -21,6 +23,8 @@ from cube_denoise.interferogram import (
     earlier_first,
     read_raster,
 )
+from cube_denoise.licsbas import is_licsar, read_licsar, read_licsbas
+from cube_denoise.mintpy import read_mintpy
 
 __all__ = [
     "ROLES",
@@ -30,8 +34,59 @@ __all__ = [
     "find_products",
     "read_geotiff_stack",
     "read_hyp3",
+    "read_licsar",
+    "read_licsbas",
+    "read_mintpy",
     "relative_orbit",
 ]
+
+
+def find_products(
+    place: str | Path, *, track: str | None = None
+) -> tuple[list[Interferogram], dict[Path, str]]:
+    """Read every product at a place, whoever made it.
+
+    Parameters
+    ----------
+    place : path
+        ``ifgramStack.h5`` or ``timeseries.h5`` of MintPy, ``cum.h5`` of LiCSBAS; a
+        ``GEOC`` or ``GEOCml*`` folder; or a folder of HyP3 products.
+    track : str, optional
+        Such as ``"A005"``; else as the products tell.
+
+    Returns
+    -------
+    interferograms : list of Interferogram
+    unreadable : dict
+        Folder of a HyP3 product -> why it could not be read.
+
+    Raises
+    ------
+    ValueError
+        If there is no such place, or a stack or series that lacks something.
+    """
+    place = Path(place).resolve()
+    if is_stack_file(place):
+        read = read_licsbas if _is_licsbas(place) else read_mintpy
+        return read(place, track=track), {}
+    if place.is_dir() and is_licsar(place):
+        return read_licsar(place, track=track), {}
+    return hyp3.find_products(place, track=track)
+
+
+def is_stack_file(place: str | Path) -> bool:
+    """Whether a place is a local HDF5 file, by its name."""
+    return "://" not in str(place) and Path(place).suffix in (".h5", ".hdf5", ".he5")
+
+
+def _is_licsbas(path: Path) -> bool:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return "cum" in file or "imdates" in file
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read as HDF5: {error}") from error
 
 
 def read_geotiff_stack(

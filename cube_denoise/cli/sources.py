@@ -14,7 +14,11 @@ log = logging.getLogger(__name__)
 @command
 def index(
     folder: Annotated[
-        Path, typer.Argument(help="Folder of products.", metavar="FOLDER")
+        Path,
+        typer.Argument(
+            help="Folder of products, or ifgramStack.h5, timeseries.h5, cum.h5.",
+            metavar="PRODUCTS",
+        ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Catalog to write.")] = Path(
         "catalog.json"
@@ -23,7 +27,8 @@ def index(
         str | None,
         typer.Option(
             help="Phase rasters of a GeoTIFF stack, with {reference} and {secondary} "
-            "for the dates (YYYYMMDD). Without it, HyP3 products are looked for."
+            "for the dates (YYYYMMDD). Without it, products are looked for of HyP3, "
+            "LiCSAR and LiCSBAS, MintPy."
         ),
     ] = None,
     coherence: Annotated[
@@ -31,7 +36,11 @@ def index(
     ] = None,
     elevation: Annotated[str | None, typer.Option(help="DEM of the stack, m.")] = None,
     track: Annotated[
-        str | None, typer.Option(help="Track such as A005; needed with --pattern.")
+        str | None,
+        typer.Option(
+            help="Track such as A005; needed with --pattern, and where products do not "
+            "tell it."
+        ),
     ] = None,
     wavelength: Annotated[
         float | None, typer.Option(help="m; else from the tag WAVELENGTH_METRES.")
@@ -58,12 +67,14 @@ def index(
         int, typer.Option(help="1: phase positive away from the satellite; -1: toward.")
     ] = 1,
 ) -> None:
-    """Make a static STAC catalog of a folder of interferograms.
+    """Make a static STAC catalog of interferograms: of a folder, a stack or a series.
 
-    Files of a stack are named relative to FOLDER. Products that cannot be read are
+    Files of --pattern are named relative to PRODUCTS. Products that cannot be read are
     listed as warnings.
 
     Example: cube-denoise index products -o catalog.json
+
+    Example: cube-denoise index inputs/ifgramStack.h5 --track A005
 
     Example: cube-denoise index mexico --track A005
     --pattern 'unw/*_{reference}-{secondary}_*.tif' -o mexico.json
@@ -88,8 +99,8 @@ def index(
             log.warning("left out %s: %s", product.name, reason)
         if not found:
             raise ValueError(
-                f"folder={str(folder)!r} has no readable HyP3 product; give --pattern "
-                "for a stack of GeoTIFFs"
+                f"folder={str(folder)!r} has no readable product of HyP3 or LiCSAR; "
+                "give --pattern for a stack of GeoTIFFs"
             )
     elif track is None:
         raise ValueError("--pattern needs --track, such as A005")
@@ -115,7 +126,11 @@ def index(
 @command
 def search(
     source: Annotated[
-        str, typer.Argument(help="STAC API, catalog or item list.", metavar="SOURCE")
+        str,
+        typer.Argument(
+            help="STAC API, catalog, item list, or HDF5 stack of MintPy or LiCSBAS.",
+            metavar="SOURCE",
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Item list to write.")

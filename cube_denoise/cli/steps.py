@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 @command
 def ingest(
     items: Annotated[
-        str, typer.Argument(help="Item list (or catalog) to read.", metavar="ITEMS")
+        str,
+        typer.Argument(
+            help="Item list, catalog, or HDF5 stack of MintPy or LiCSBAS to read.",
+            metavar="ITEMS",
+        ),
     ],
     cube: Cube,
     crs: Annotated[
