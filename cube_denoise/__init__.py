@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cube_denoise.export import export_geotiff
     from cube_denoise.ingest import ingest, ingest_dataset
     from cube_denoise.invert import invert
+    from cube_denoise.mintpy_export import export_mintpy
     from cube_denoise.models.zoo import load_model
     from cube_denoise.pipeline import run
     from cube_denoise.simulate.scene import simulate_scene
@@ -39,6 +40,7 @@ __all__ = [
     "correct_cube",
     "evaluate_cube",
     "export_geotiff",
+    "export_mintpy",
     "export_zarr",
     "ingest",
     "ingest_dataset",
@@ -60,6 +62,7 @@ _HOMES = {
     "correct_cube": "steps",
     "evaluate_cube": "evaluate.judge",
     "export_geotiff": "export",
+    "export_mintpy": "mintpy_export",
     "export_zarr": "store",
     "ingest": "ingest",
     "ingest_dataset": "ingest",

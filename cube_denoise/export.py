@@ -1,9 +1,10 @@
-"""Maps of a cube as cloud-optimised GeoTIFF; `store.export_zarr` writes plain Zarr."""
+"""Maps of a cube as cloud-optimised GeoTIFF.
+
+`store.export_zarr` writes plain Zarr, `mintpy_export` the files of MintPy.
+"""
 
 import logging
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from cube_denoise import places
 from cube_denoise.blocks import spans, windows
 from cube_denoise.conventions import TIME, TIMES, X, Y
+from cube_denoise.export_folder import ExportFolder
+from cube_denoise.grid import geobox_of
 
 log = logging.getLogger(__name__)
 
@@ -73,12 +75,10 @@ def export_geotiff(
                 f"{variables=}: {name!r} has dims {cube[name].dims} and must have "
                 f"({Y}, {X}) or ({TIME}, {Y}, {X})"
             )
-    grid = _grid(cube)
+    grid = geobox_of(cube)
     names = [f"{name}.tif" for name in variables]
-    target = _Folder(folder)
-    taken = [str(target.place(n)) for n in names if n in target.present()]
-    if taken and not overwrite:
-        raise ValueError(f"{', '.join(taken)} exists: give another folder or overwrite")
+    target = ExportFolder(folder)
+    target.check(names, overwrite=overwrite)
     try:
         for name, file in zip(variables, names, strict=True):
             with target.writing(file) as path:
@@ -89,62 +89,6 @@ def export_geotiff(
         reason = " ".join(str(error).split())
         raise ValueError(f"{target.place(file)} cannot be written: {reason}") from error
     return [target.place(file) for file in names]
-
-
-class _Folder:
-    """A local folder, or a prefix in a bucket, that gets whole files."""
-
-    def __init__(self, url: str | Path) -> None:
-        self.url = str(url)
-        self.local = places.local_path(url)
-        if self.local is None:
-            places.check(url)
-
-    def place(self, name: str) -> Path | str:
-        if self.local is not None:
-            return Path(self.url.removeprefix("file://")) / name
-        address, mark, options = self.url.partition("?")
-        return f"{address.rstrip('/')}/{name}{mark}{options}"
-
-    def present(self) -> set[str]:
-        """Names of the files that are there."""
-        import obstore
-
-        if self.local is not None:
-            return {p.name for p in self.local.glob("*")}
-        found = obstore.list_with_delimiter(places.object_store(self.url))
-        return {entry["path"] for entry in found["objects"]}
-
-    @contextmanager
-    def writing(self, name: str) -> Iterator[Path]:
-        """Give a path to write to; the file is in its place when that has ended well.
-
-        On disk the path is beside the place, so that renaming is enough.
-        """
-        import obstore
-
-        if self.local is not None:
-            self.local.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.local, prefix=".exporting-") as work:
-            yield Path(work) / name
-            if self.local is not None:
-                (Path(work) / name).replace(self.local / name)
-                return
-            try:
-                obstore.put(places.object_store(self.url), name, Path(work) / name)
-            except obstore.exceptions.BaseError as error:
-                raise places.unreachable(self.url, error) from None
-
-
-def _grid(cube: xr.Dataset) -> GeoBox:
-    import odc.geo.xr  # noqa: F401  (the .odc accessor)
-
-    grid = cube.odc.geobox
-    if grid is None or grid.crs is None:
-        raise ValueError(
-            "cube has no CRS: give it one, e.g. cube.odc.assign_crs('EPSG:32613')"
-        )
-    return grid
 
 
 def _write(

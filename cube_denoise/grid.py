@@ -171,6 +171,18 @@ def grid_of(attributes: Any) -> GeoBox:
     )
 
 
+def geobox_of(cube: xr.Dataset) -> GeoBox:
+    """Grid of a dataset by its coordinates; `ValueError` if it has no CRS."""
+    import odc.geo.xr  # noqa: F401  (the .odc accessor)
+
+    grid = cube.odc.geobox
+    if grid is None or grid.crs is None:
+        raise ValueError(
+            "cube has no CRS: give it one, e.g. cube.odc.assign_crs('EPSG:32613')"
+        )
+    return grid
+
+
 def pixel_spacing(cube: xr.Dataset) -> tuple[float, float]:
     """Pixel spacing of a cube on the ground, m: of rows and of columns.
 

@@ -78,6 +78,7 @@ class Format(StrEnum):
 
     zarr = "zarr"
     cog = "cog"
+    mintpy = "mintpy"
 
 
 @command
@@ -86,18 +87,29 @@ def export(
     dest: Annotated[
         str,
         typer.Argument(
-            help="Path or bucket (s3://...): of the store, or the folder of COGs.",
+            help="Path or bucket (s3://...): of the store, or the folder of files.",
             metavar="DEST",
         ),
     ],
     format_: Annotated[
-        Format, typer.Option("--format", help="Plain Zarr v3, or a COG per variable.")
+        Format,
+        typer.Option(
+            "--format",
+            help="Plain Zarr v3, a COG per variable, or ifgramStack.h5 and "
+            "geometryGeo.h5 for MintPy.",
+        ),
     ] = Format.zarr,
     variable: Annotated[
         list[str] | None,
         typer.Option(
             help="Repeatable; zarr: all by default, cog: velocity, velocity_std and "
-            "temporal_coherence."
+            "temporal_coherence; mintpy: corrected_phase (if there) or unwrapped_phase."
+        ),
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            help="mintpy: ifgramStack.h5 of the project; all but the phase is as there."
         ),
     ] = None,
     branch: Branch = "main",
@@ -105,13 +117,32 @@ def export(
         bool, typer.Option("--overwrite", help="Replace what is there.")
     ] = False,
 ) -> None:
-    """Write a cube as plain Zarr, or maps of it as cloud-optimised GeoTIFF.
+    """Write a cube as plain Zarr, maps as cloud-optimised GeoTIFF, pairs for MintPy.
 
     Example: cube-denoise export track-005 velocity --format cog
+
+    Example: cube-denoise export track-005 corrected/inputs --format mintpy
+    --like inputs/ifgramStack.h5
     """
     from cube_denoise import export as exports
     from cube_denoise import store
+    from cube_denoise.mintpy_export import export_mintpy
 
+    if like is not None and format_ is not Format.mintpy:
+        raise ValueError("--like goes with --format mintpy")
+    if format_ is Format.mintpy:
+        if len(variable or ()) > 1:
+            raise ValueError(f"--variable {', '.join(variable or ())}: give one phase")
+        files = export_mintpy(
+            store.open_cube(cube, branch=branch),
+            dest,
+            variable=variable[0] if variable else None,
+            like=like,
+            overwrite=overwrite,
+        )
+        for file in files:
+            typer.echo(file)
+        return
     if format_ is Format.zarr:
         opened = store.open_cube(cube, branch=branch, chunks={})
         missing = sorted(set(variable or ()) - set(map(str, opened.data_vars)))
