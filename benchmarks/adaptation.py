@@ -30,7 +30,7 @@ from cube_denoise.simulate.stack import power
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Figures of different versions do not compare."""
 SEED_WORD = 700 + VERSION
 """First word of the seeds within the "test" split."""
@@ -44,7 +44,7 @@ DATES, INTERVAL = 40, 12
 """Of a stack; days."""
 LONGEST = 36
 """Longest pair, days."""
-STEPS = {False: 150, True: 2}
+STEPS = {False: 300, True: 2}
 """Of an adaptation, and of the network that is trained on the noise."""
 RATIOS = (0.1, 0.3, 1.0, 3.0)
 """Powers of displacement over noise of the new stacks; the own stack has 0.3 or 1."""

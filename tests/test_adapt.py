@@ -21,7 +21,7 @@ from cube_denoise.training.adapt import adapt
 from cube_denoise.training.gate import Judged, judge, verdict
 from cube_denoise.training.noise2noise import Noise2Noise
 from cube_denoise.training.stacks import StackTask
-from cube_denoise.training.transplant import mixed_fields, seasons, transplanted
+from cube_denoise.training.transplant import seasons, transplanted
 
 FEW = StackSampling(sides=(32,), dates=(8, 8), volume=32 * 32 * 16, bank=3, hiding=0)
 GOOD = Judged(0.5, 0.98, 4.0, 0.68)
@@ -254,27 +254,6 @@ def test_a_bank_of_pairs_has_no_series(cube):
         transplanted(batch, bank, np.random.default_rng(0))
 
 
-def test_mixed_fields_keep_strength_and_spectrum():
-    rng = np.random.default_rng(0)
-    waves = np.exp(2j * np.pi * 5 * np.arange(64) / 64)
-    phases = np.exp(2j * np.pi * rng.random(200))
-    fields = np.real(waves * phases[:, None])[:, None, :] + np.zeros((200, 16, 1))
-    fields = fields * rng.uniform(0.1, 2, (200, 1, 1))
-    mixed = mixed_fields(fields, rng)
-    before, after = (np.sqrt((f**2).mean((1, 2))) for f in (fields, mixed))
-    assert np.median(after / before) == pytest.approx(1, abs=0.1)
-    power = (np.abs(np.fft.fft(mixed, axis=2)) ** 2).sum((0, 1))
-    assert power[5] + power[-5] > 0.999 * power.sum()
-    assert np.abs(mixed.mean((1, 2))).max() < 1e-9
-    # Nothing of one field alone is left in most of them.
-    assert np.median(np.abs(correlations(mixed, fields))) < 0.9
-
-
-def correlations(one, other):
-    flat = [a.reshape(len(a), -1) for a in (one, other)]
-    return np.array([np.corrcoef(a, b)[0, 1] for a, b in zip(*flat, strict=True)])
-
-
 def layered_fields(share, *, dates=40, side=24):
     """Fields of which elevation explains a share; their elevation, m, and times."""
     rng = np.random.default_rng(2)
@@ -311,13 +290,27 @@ def test_what_does_not_follow_elevation_gets_none(flat):
     assert not seasons(fields, elevation, years, np.random.default_rng(1)).any()
 
 
-def test_only_training_is_varied(banks):
-    batch = stack_batch(0, FEW, split="train", seed=0)
-    plain, varied = (
-        transplanted(batch, banks["train"], np.random.default_rng(1), varied=v)
-        for v in (False, True)
+def test_a_transplant_with_seasons_has_more_power_at_the_year(banks):
+    """Two years of dates, elevation that explains all: half of the stacks change."""
+    fields, elevation, years = layered_fields(0.95, dates=40, side=32)
+    bank = replace(
+        banks["train"],
+        fields=fields.astype("float32"),
+        elevation=elevation,
+        dates=np.zeros((40, 1), "datetime64[s]"),
+        coherence=np.full(elevation.shape, 0.6, "float32"),
     )
-    assert not torch.equal(plain.series, varied.series)
-    for made in (plain, varied):
-        noise = (made.series - made.displacement)[made.visible]
-        assert torch.isfinite(made.series).all() and noise.std() > 0
+    often = StackSampling(
+        sides=(32,), dates=(40, 40), volume=32 * 32 * 40 * 8, bank=2, hiding=0, gappy=0
+    )
+    batch = stack_batch(0, often, split="train", seed=0)
+    batch = batch._replace(years=torch.from_numpy(years).float().expand(8, -1))
+    shares = []
+    for seasonal in (False, True):
+        rng = np.random.default_rng(1)
+        made = transplanted(batch, bank, rng, ratio=0.0, seasonal=seasonal)
+        wave = torch.exp(2j * np.pi * torch.from_numpy(years))[:, None, None]
+        noise = made.series.double()
+        at_the_year = 2 * (wave * noise).mean(1).abs().square().mean((1, 2))
+        shares.append((at_the_year / noise.square().mean((1, 2, 3))).numpy())
+    assert (shares[1] > shares[0] + 0.05).sum() >= 2 and shares[0].max() < 0.35

@@ -203,7 +203,7 @@ def adapt(
     model: Annotated[
         str, typer.Option(help="Stack network to begin with, name or folder.")
     ] = "stack",
-    steps: Annotated[int, typer.Option(min=1, help="Most optimiser steps.")] = 200,
+    steps: Annotated[int, typer.Option(min=1, help="Most optimiser steps.")] = 300,
     between: Annotated[
         bool | None,
         typer.Option(

@@ -28,7 +28,7 @@ from cube_denoise.training.task import Setup
 
 log = logging.getLogger(__name__)
 
-STEPS = 200
+STEPS = 300
 SPLITS = ("train", "validation", "test")
 FEWEST = 4
 """Dates that each split must have."""
@@ -66,9 +66,9 @@ def adapt(
     """Train a stack network on with the noise of a cube, and keep it if that helps.
 
     Noise transplant: what the cube holds on each date beside steady motion
-    (`simulate.residual_fields`) is permuted in time, turned and changed in sign, in
-    part mixed or given seasons (`transplant.transplanted`), and simulated deformation
-    is put under it. The first 60 % of the dates are trained on,
+    (`simulate.residual_fields`) is permuted in time, turned and changed in sign,
+    given seasons where it follows elevation (`transplant.seasons`), and simulated
+    deformation is put under it. The first 60 % of the dates are trained on,
     the next 20 % say when to stop, and the last 20 % whether the new weights are
     accepted: with the same deformation under their noise, the error must fall, and
     neither amplitudes nor false alarms may become worse (`gate.verdict`). A run that

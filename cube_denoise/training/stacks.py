@@ -72,7 +72,7 @@ class StackTask:
         if bank is None:
             return batch
         seed = split_seed(split, setup.seed, number, TRANSPLANT)
-        return transplanted(batch, bank, np.random.default_rng(seed), varied=True)
+        return transplanted(batch, bank, np.random.default_rng(seed), seasonal=True)
 
     def loss(self, model: Any, batch: Any) -> torch.Tensor:
         """See `Task.loss`: that of `models.stack_loss`."""

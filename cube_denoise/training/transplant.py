@@ -9,8 +9,8 @@ from cube_denoise.stack_samples import StackBatch
 
 COHERENCE = 0.7
 """Where a stack has no coherence."""
-VARIED = 0.5
-"""Part of the stacks whose fields are mixed, and of those that may have seasons."""
+SEASONAL = 0.5
+"""Part of the stacks with seasons, where noise follows elevation."""
 FOLLOWS = 0.5
 """Part of the power of a field that functions of elevation must explain, for its shape
 to come with the seasons."""
@@ -24,7 +24,7 @@ def transplanted(
     generator: np.random.Generator,
     *,
     ratio: float | None = None,
-    varied: bool = False,
+    seasonal: bool = False,
 ) -> StackBatch:
     """Put the noise of a bank in the place of that of simulated stacks.
 
@@ -43,10 +43,9 @@ def transplanted(
         Draws fields, their order and signs, crops and half turns.
     ratio : float, optional
         Of the powers of deformation and noise; 0 for stacks at rest.
-    varied : bool
-        Make more of few dates: mix the fields of some stacks two by two
-        (`mixed_fields`), and where noise follows elevation let some of it follow the
-        seasons (`seasons`), which an order drawn anew takes from it.
+    seasonal : bool
+        Where noise follows elevation let it follow the seasons, too, in some of the
+        stacks (`seasons`): an order drawn anew takes that from it.
 
     Returns
     -------
@@ -65,9 +64,7 @@ def transplanted(
         )
         drawn = bank.draw_series(dates, (side, side), generator, directed=True)
         noise = drawn.displacement
-        if varied and generator.random() < VARIED:
-            noise = mixed_fields(noise, generator)
-        if varied and generator.random() < VARIED:
+        if seasonal and generator.random() < SEASONAL:
             years = batch.years[k].numpy()[kept]
             noise = noise + seasons(noise, drawn.elevation, years, generator)
         simulated = np.where(visible, truth - series, np.nan)
@@ -88,29 +85,6 @@ def transplanted(
         )
     fields = (torch.from_numpy(np.stack(a)) for a in zip(*stacks, strict=True))
     return StackBatch(*fields)
-
-
-def mixed_fields(fields: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Mix every field with the next, at a random angle; each keeps its strength.
-
-    Fields of independent dates and of one spectrum have that of their mixtures.
-
-    Parameters
-    ----------
-    fields : numpy.ndarray, shape (dates, rows, columns)
-        NaN = no data; means removed.
-    generator : numpy.random.Generator
-
-    Returns
-    -------
-    numpy.ndarray, shape of `fields`
-        NaN where one of the two is.
-    """
-    strength = _strength(fields)
-    unit = fields / strength
-    angle = generator.uniform(0, 2 * np.pi, (len(fields), 1, 1))
-    found = np.cos(angle) * unit + np.sin(angle) * np.roll(unit, 1, 0)
-    return (found - np.nanmean(found, (1, 2), keepdims=True)) * strength
 
 
 def seasons(
