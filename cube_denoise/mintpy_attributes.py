@@ -170,7 +170,8 @@ def _reference_pixel(cube: xr.Dataset, variable: str) -> dict[str, Any]:
         return {}
     quality = np.where(whole, 1.0, -1.0)
     if "coherence" in cube:
-        quality = np.where(whole, np.nanmean(area.cut(cube["coherence"]), axis=0), -1)
-    row, column = np.unravel_index(np.nanargmax(quality), quality.shape)
+        mean = np.nan_to_num(area.cut(cube["coherence"])).mean(0)
+        quality = np.where(whole, mean, -1.0)
+    row, column = np.unravel_index(quality.argmax(), quality.shape)
     row, column = int(row) + area.y.start, int(column) + area.x.start
     return {"REF_Y": row, "REF_X": column}

@@ -4,7 +4,7 @@ import logging
 import shutil
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,11 @@ import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from cube_denoise.blocks import Window
-from cube_denoise.blocks import windows as all_windows
+from cube_denoise.blocks import Window, spans, windows
 from cube_denoise.conventions import PAIR, X, Y
 from cube_denoise.cube_fit import same_grid, told
 from cube_denoise.export_folder import ExportFolder
 from cube_denoise.grid import geobox_of
-from cube_denoise.invert import inversion_block, inversion_cuts
 from cube_denoise.mintpy import geometry_file, read_mintpy
 from cube_denoise.mintpy_attributes import (
     ORBIT_RADIUS,
@@ -33,6 +31,8 @@ from cube_denoise.reference import phase_variable
 log = logging.getLogger(__name__)
 
 STACK, GEOMETRY = "ifgramStack.h5", "geometryGeo.h5"
+WINDOW_MEMORY = 32 << 20
+"""Bytes of a layer up to which several chunks of all pairs are read at once."""
 TINY = np.float32(np.finfo("float32").tiny)
 """What a phase of 0 is written as: to MintPy 0 means no data."""
 
@@ -60,9 +60,9 @@ def export_mintpy(
         What becomes ``unwrapPhase``; None = the first of them that the cube has.
     like : str or pathlib.Path, optional
         ``ifgramStack.h5`` of the project that the pairs are from: all but the phase is
-        as there (connected components, attributes, pairs that were dropped), and the
-        geometry file beside it is copied. Pairs that it has and the cube has not are
-        dropped.
+        as there (connected components, coherence, attributes), and the
+        geometry file beside it is copied. Pairs that the cube has not are left out:
+        MintPy takes dropped pairs back, and raw ones must not mix with corrected ones.
     overwrite : bool
         Replace files that are there.
 
@@ -82,9 +82,10 @@ def export_mintpy(
     -----
     UserWarning
         If baselines are unknown (written as 0: do not let MintPy correct errors of
-        elevation), or pairs are dropped.
+        elevation), or pairs are left out, be it that they are not corrected yet.
     """
     variable = phase_variable(cube, variable)
+    cube = _with_data(cube, variable)
     target = ExportFolder(folder)
     source = None if like is None else Path(like).resolve()
     layers = ("elevation", "los_up")
@@ -179,51 +180,57 @@ def _write_geometry(cube: xr.Dataset, fields: Mapping[str, str], path: Path) -> 
 
 
 def _write_like(cube: xr.Dataset, variable: str, like: Path, path: Path) -> None:
-    """Copy a stack of MintPy with the phase of the cube."""
+    """Copy the pairs of a stack of MintPy that the cube has, with the cube's phase."""
     import h5py
 
     _check_like(cube, like)
+    place = {days: k for k, days in enumerate(_days(cube))}
     with h5py.File(like, "r") as theirs, h5py.File(path, "w") as ours:
-        for name in theirs:
-            if name != "unwrapPhase":
-                theirs.copy(name, ours)
-        ours.attrs.update(theirs.attrs)
-        phase = theirs["unwrapPhase"]
-        made = ours.create_dataset(
-            "unwrapPhase",
-            phase.shape,
-            phase.dtype,
-            chunks=phase.chunks,
-            compression=phase.compression,
-        )
-        made.attrs.update({**phase.attrs, "MODIFICATION_TIME": str(time.time())})
-        place = {days: k for k, days in enumerate(_days(cube))}
-        theirs_days = [
-            tuple(sorted(d.decode() for d in days)) for days in theirs["date"][:]
+        dates = [tuple(d.decode() for d in days) for days in theirs["date"][:]]
+        from_cube = [place.get((min(d), max(d)), -1) for d in dates]
+        there = [k for k, found in enumerate(from_cube) if found >= 0]
+        whole = np.ones(len(dates), bool)
+        kept = theirs["dropIfgram"][:] if "dropIfgram" in theirs else whole
+        absent = [
+            "_".join(days)
+            for days, found, used in zip(dates, from_cube, kept, strict=True)
+            if used and found < 0
         ]
-        flipped = [days[0] > days[1] for days in theirs["date"][:]]
-        from_cube = np.array([place.get(days, -1) for days in theirs_days])
-        kept = np.ones(len(from_cube), bool)
-        if "dropIfgram" in theirs:
-            kept = theirs["dropIfgram"][:].astype(bool)
-        absent = (from_cube < 0) & kept
-        if absent.any():
-            names = ["_".join(theirs_days[k]) for k in np.flatnonzero(absent)]
+        if not there:
+            raise ValueError(f"{like} has none of the pairs of the cube")
+        if absent:
             warnings.warn(
-                f"{len(names)} pairs of {like} are not in the cube and are dropped: "
-                f"{', '.join(names)}",
+                f"{len(absent)} pairs of {like} are not in the cube and left out: "
+                f"{', '.join(absent)}",
                 stacklevel=4,
             )
-            ours.require_dataset("dropIfgram", kept.shape, bool)[:] = kept & ~absent
-        there = np.flatnonzero(from_cube >= 0)
-        sign = np.where(flipped, -1, 1).astype(phase.dtype)[:, None, None]
+        ours.attrs.update(theirs.attrs)
+        for name in theirs:
+            if name == "unwrapPhase" or len(there) < len(dates):
+                _copy_pairs(theirs[name], ours, there, filled=name != "unwrapPhase")
+            else:
+                theirs.copy(name, ours)
+        ours["unwrapPhase"].attrs["MODIFICATION_TIME"] = str(time.time())
+        order = [from_cube[k] for k in there]
+        sign = np.array([1 if dates[k][0] < dates[k][1] else -1 for k in there])
         for window in _windows(cube):
-            where = (slice(None), window[Y], window[X])
-            values = phase[where]
-            values[there] = (
-                (_values(cube, variable, window)[from_cube[there]]) * sign[there]
-            )
-            made[where] = values
+            values = _values(cube, variable, window)[order]
+            values *= sign.astype("float32")[:, None, None]
+            ours["unwrapPhase"][:, window[Y], window[X]] = values
+
+
+def _copy_pairs(source: Any, file: Any, there: Sequence[int], *, filled: bool) -> None:
+    """Make a dataset like one of a stack, for some of its pairs; image by image."""
+    same = {n: getattr(source, n) for n in ("chunks", "compression", "shuffle")}
+    if same["chunks"]:
+        same["chunks"] = (min(same["chunks"][0], len(there)), *same["chunks"][1:])
+    name = source.name.strip("/")
+    made = file.create_dataset(
+        name, (len(there), *source.shape[1:]), source.dtype, **same
+    )
+    made.attrs.update(source.attrs)
+    for k, pair in enumerate(there) if filled else ():
+        made[k] = source[pair]
 
 
 def _check_like(cube: xr.Dataset, like: Path) -> None:
@@ -236,6 +243,21 @@ def _check_like(cube: xr.Dataset, like: Path) -> None:
         )
 
 
+def _with_data(cube: xr.Dataset, variable: str) -> xr.Dataset:
+    """The pairs that the variable has: not those that are still to be corrected."""
+    if variable != "corrected_phase" or "correction_status" not in cube:
+        return cube
+    done = np.flatnonzero(cube["correction_status"].values)
+    if done.size == 0:
+        raise ValueError("no pair is corrected: correct the cube, or give variable=")
+    if missing := cube.sizes[PAIR] - done.size:
+        warnings.warn(
+            f"{missing} pairs are not corrected yet and left out", stacklevel=3
+        )
+        return cube.isel({PAIR: done})
+    return cube
+
+
 def _days(cube: xr.Dataset) -> list[tuple[str, str]]:
     """Dates of the pairs, YYYYMMDD."""
     early, late = (cube[n].values for n in ("reference_time", "secondary_time"))
@@ -243,9 +265,11 @@ def _days(cube: xr.Dataset) -> list[tuple[str, str]]:
 
 
 def _windows(cube: xr.Dataset) -> tuple[Window, ...]:
-    """Windows in which all pairs are read at once."""
-    block: Any = inversion_block(cube) if "shard" in cube.attrs else 256
-    return all_windows(**inversion_cuts(cube, block))
+    """Windows in which all pairs are read at once: chunks beside each other."""
+    chunk, shard = (int(cube.attrs.get(n, 256)) for n in ("chunk", "shard"))
+    many = max(1, WINDOW_MEMORY // (4 * cube.sizes[PAIR] * chunk**2))
+    sides = {Y: chunk, X: min(many * chunk, shard)}
+    return windows(**{d: spans(cube.sizes[d], n) for d, n in sides.items()})
 
 
 def _values(cube: xr.Dataset, name: str, window: Window) -> np.ndarray:

@@ -111,7 +111,8 @@ def test_a_stack_is_not_put_on_other_pixels(kept, tmp_path):
     assert not (tmp_path / "cube").exists()
 
 
-def test_dropped_pairs_are_left_out_and_stay_in_a_copy(stack, tmp_path):
+def test_a_copy_has_the_phase_of_the_cube_and_all_else_of_the_project(stack, tmp_path):
+    """But the pair that MintPy has dropped, which it would take back, raw."""
     with h5py.File(stack, "r+") as file:
         file["dropIfgram"][2] = False
     done("ingest", stack, tmp_path / "cube", *SHAPES)
@@ -125,12 +126,10 @@ def test_dropped_pairs_are_left_out_and_stay_in_a_copy(stack, tmp_path):
     theirs, ours = contents(stack), contents(tmp_path / "new/ifgramStack.h5")
     assert set(theirs) == set(ours)
     for name in set(theirs) - {"unwrapPhase"}:
-        np.testing.assert_array_equal(ours[name], theirs[name])
-    np.testing.assert_array_equal(ours["unwrapPhase"][2], theirs["unwrapPhase"][2])
-    kept = np.delete(ours["unwrapPhase"], 2, 0)
+        np.testing.assert_array_equal(ours[name], np.delete(theirs[name], 2, 0))
     expected = np.nan_to_num(cube.corrected_phase.values)
-    np.testing.assert_array_equal(kept, expected)
-    assert not np.array_equal(kept, np.delete(theirs["unwrapPhase"], 2, 0))
+    np.testing.assert_array_equal(ours["unwrapPhase"], expected)
+    assert not np.array_equal(expected, np.delete(theirs["unwrapPhase"], 2, 0))
     geometry = "geometryGeo.h5"
     copied = (tmp_path / "new" / geometry).read_bytes()
     assert copied == (stack.parent / geometry).read_bytes()
@@ -138,13 +137,31 @@ def test_dropped_pairs_are_left_out_and_stay_in_a_copy(stack, tmp_path):
         assert dict(a.attrs) == dict(b.attrs)
 
 
-def test_pairs_that_the_cube_has_not_are_dropped(kept, url, tmp_path):
+def test_pairs_that_the_cube_has_not_are_left_out(kept, url, tmp_path):
     cube = cd.open_cube(url, chunks={}).isel(pair=slice(1, None))
-    with pytest.warns(UserWarning, match="1 pairs .* dropped: 20200105_20200117"):
+    with pytest.warns(UserWarning, match="1 pairs .* left out: 20200105_20200117"):
         export_mintpy(cube, tmp_path / "new", like=kept)
     ours = contents(tmp_path / "new/ifgramStack.h5")
-    assert ours["dropIfgram"].tolist() == [False] + [True] * (len(PAIRS) - 1)
-    np.testing.assert_array_equal(ours["unwrapPhase"], stack_values()[0])
+    np.testing.assert_array_equal(ours["unwrapPhase"], stack_values()[0][1:])
+    with pytest.raises(ValueError, match="none of the pairs"):
+        late = cube.reference_time + np.timedelta64(1, "D")
+        export_mintpy(
+            cube.assign_coords(reference_time=late), tmp_path / "none", like=kept
+        )
+
+
+def test_pairs_that_are_not_corrected_are_left_out(url, tmp_path):
+    cube = cd.open_cube(url).load()
+    status = np.array([1, 1, 0, 1, 2, 1, 1], "uint8")
+    cube["corrected_phase"] = cube.unwrapped_phase.where(status[:, None, None] > 0)
+    cube["correction_status"] = ("pair", status)
+    with pytest.warns(UserWarning, match="1 pairs are not corrected"):
+        export_mintpy(cube, tmp_path / "out")
+    phase = contents(tmp_path / "out/ifgramStack.h5")["unwrapPhase"]
+    np.testing.assert_array_equal(phase, np.delete(stack_values()[0], 2, 0))
+    cube["correction_status"] = ("pair", 0 * status)
+    with pytest.raises(ValueError, match="no pair is corrected"):
+        export_mintpy(cube, tmp_path / "none")
 
 
 def test_a_copy_keeps_the_order_of_dates(stack, tmp_path):
