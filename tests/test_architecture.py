@@ -24,7 +24,8 @@ FLOORS = (
     "models.autoencoder "
     "models.bridge models.coloured models.diffusion models.dncnn models.latent "
     "models.registry models.restormer models.samplers models.stack "
-    "models.stack_features models.stack_loss models.swinir models.unet models.zoo "
+    "models.stack_features models.stack_loss models.swinir models.unet models.vae "
+    "models.vae_fit models.zoo "
     "network normalise pair_variances places progress raster_access same_pixels "
     "simulate.assembly simulate.atmosphere simulate.climate simulate.crack "
     "simulate.deformation simulate.ground simulate.ionosphere simulate.pair_errors "
@@ -41,7 +42,9 @@ FLOORS = (
     "evaluate.gnss evaluate.scores evaluate.similarity evaluate.station_misfit "
     "evaluate.stations evaluate.structure evaluate.uncertainty halo hyp3 inference "
     "licsbas map_axes mintpy model_card products rate_error reference reference_area "
-    "reference_date reference_pixels series_inference series_pairs simulate "
+    "reference_date reference_pixels separation separation.clusters "
+    "separation.coarse separation.evidence separation.methods separation.removal "
+    "separation.sources series_inference series_pairs simulate "
     "simulate.hyp3 simulate.noise_bank simulate.pair simulate.recipes "
     "simulate.recipes.autoencoder_paper "
     "simulate.recipes.dncnn_paper simulate.recipes.poster_sources "
@@ -57,7 +60,8 @@ FLOORS = (
     "series_sums stack_samples state summary "
     "unwrapping versions",
     # 4: what fills a cube or a network.
-    "block_cost calibration estimate evaluate.detection_pictures evaluate.findings "
+    "block_cost calibration cluster_sheet estimate "
+    "evaluate.detection_pictures evaluate.findings "
     "evaluate.injection_pictures evaluate.judge evaluate.page evaluate.pictures "
     "evaluate.record evaluate.report evaluate.station_pictures evaluate.tables ingest "
     "planned_cube steps training training.adapt training.checkpoint training.fit "
@@ -65,10 +69,10 @@ FLOORS = (
     "training.noise2noise training.pairs training.recipe training.run "
     "training.series training.stacks training.task training.transplant warm",
     # 5: composed.
-    "demo dry_run job pipeline update",
+    "demo dry_run job pipeline separate update",
     # 6: thin.
     "__main__ cli cli.application cli.closure cli.judge cli.look cli.make "
-    "cli.plan_table cli.residuals cli.sources cli.steps cli.versions",
+    "cli.plan_table cli.residuals cli.separate cli.sources cli.steps cli.versions",
 )
 FLOOR = {name: k for k, names in enumerate(FLOORS, 1) for name in names.split()}
 
