@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cube_denoise.mintpy_export import export_mintpy
     from cube_denoise.models.zoo import load_model
     from cube_denoise.pipeline import run
+    from cube_denoise.separate import separate
     from cube_denoise.simulate.scene import simulate_scene
     from cube_denoise.simulate.stack import simulate_stack
     from cube_denoise.steps import correct_cube, invert_cube
@@ -51,6 +52,7 @@ __all__ = [
     "pair_std",
     "run",
     "search",
+    "separate",
     "simulate_scene",
     "simulate_stack",
     "update",
@@ -73,6 +75,7 @@ _HOMES = {
     "pair_std": "correct",
     "run": "pipeline",
     "search": "catalog",
+    "separate": "separate",
     "simulate_scene": "simulate.scene",
     "simulate_stack": "simulate.stack",
     "update": "update",
@@ -85,7 +88,7 @@ class _Package(ModuleType):
     """The package: public names stay what they are when their files are imported."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # The import system binds each submodule to its package; four of them are
+        # The import system binds each submodule to its package; some are
         # called like the function in them.
         if name in _HOMES and isinstance(value, ModuleType):
             return

@@ -8,7 +8,7 @@ from command_line import done, mistake
 from judged import stations_of
 
 from cube_denoise import store
-from cube_denoise.corrections import CLASSICAL
+from cube_denoise.corrections import CLASSICAL, SEPARATIONS
 from cube_denoise.ingest import ingest_dataset
 from cube_denoise.models import zoo
 from cube_denoise.simulate import simulate_scene
@@ -158,7 +158,7 @@ def test_methods_are_listed_with_options_and_needs():
             blocks[(name := line)] = ""
         else:
             blocks[name] += line
-    assert list(blocks) == [*CLASSICAL, *zoo.shipped_models()]
+    assert list(blocks) == [*CLASSICAL, *SEPARATIONS, *zoo.shipped_models()]
     assert "surface=plane" in blocks["ramp"]
     assert "needs: elevation" in blocks["phase-elevation"]
     assert "needs: the option delays" in blocks["weather"]

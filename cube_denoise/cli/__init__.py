@@ -5,6 +5,7 @@ from cube_denoise.cli.application import app
 from cube_denoise.cli import (  # isort: skip  # in the order of --help
     sources,
     steps,
+    separate,
     look,
     closure,
     residuals,
@@ -21,6 +22,7 @@ __all__ = [
     "main",
     "make",
     "residuals",
+    "separate",
     "sources",
     "steps",
     "versions",

@@ -30,6 +30,15 @@ CLASSICAL = {
 }
 """Corrections without a network: name -> module and class."""
 
+SEPARATIONS = {
+    "vae-clustering": "methods.VAEClustering",
+    "pca-clustering": "methods.PrincipalClustering",
+    "ica-clustering": "methods.IndependentClustering",
+    "nmf-clustering": "methods.NonNegativeClustering",
+}
+"""Corrections that cluster components of the pairs (`separate.separate`): name ->
+module of `separation` and class. They are tried only where they are asked for."""
+
 
 def find_correction(method: "Method", **options: Any) -> Correction:
     """Make the correction of a name, a model folder or a network.
@@ -37,8 +46,8 @@ def find_correction(method: "Method", **options: Any) -> Correction:
     Parameters
     ----------
     method : str, pathlib.Path, torch.nn.Module or Correction
-        One of `CLASSICAL`, a shipped model, a model folder, a network in eval mode, or
-        a correction, which is returned.
+        One of `CLASSICAL` or `SEPARATIONS`, a shipped model, a model folder, a network
+        in eval mode, or a correction, which is returned.
     **options
         Fields of its class.
 
@@ -55,9 +64,8 @@ def find_correction(method: "Method", **options: Any) -> Correction:
         if options:
             raise ValueError(f"{sorted(options)}: give options to {method} itself")
         return method
-    if isinstance(method, str) and method in CLASSICAL:
-        module, name = CLASSICAL[method].split(".")
-        kind = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    if isinstance(method, str) and method in {**CLASSICAL, **SEPARATIONS}:
+        kind = correction_class(method)
     else:
         kind = _network_correction(method)
         options = {"model": method, **options}
@@ -69,6 +77,16 @@ def find_correction(method: "Method", **options: Any) -> Correction:
             f"method={str(method)!r} has the options {known or 'none'}: {error}"
         ) from None
     return made
+
+
+def correction_class(name: str) -> type[Correction]:
+    """Class of one of `CLASSICAL` or `SEPARATIONS`."""
+    home = "corrections" if name in CLASSICAL else "separation"
+    module, kind = {**CLASSICAL, **SEPARATIONS}[name].split(".")
+    found: type[Correction] = getattr(
+        importlib.import_module(f"cube_denoise.{home}.{module}"), kind
+    )
+    return found
 
 
 def _network_correction(model: "str | Path | nn.Module") -> type[Correction]:
@@ -83,7 +101,7 @@ def _network_correction(model: "str | Path | nn.Module") -> type[Correction]:
         except ValueError as error:
             raise ValueError(
                 f"method={str(model)!r} is not a classical correction "
-                f"({', '.join(CLASSICAL)}), and as a network: {error}"
+                f"({', '.join([*CLASSICAL, *SEPARATIONS])}), and as a network: {error}"
             ) from None
     else:
         known = registry.ARCHITECTURES.get(type(model).__name__)
@@ -91,4 +109,10 @@ def _network_correction(model: "str | Path | nn.Module") -> type[Correction]:
     return StackNetworkCorrection if sees == "stack" else NetworkCorrection
 
 
-__all__ = ["CLASSICAL", "Correction", "find_correction"]
+__all__ = [
+    "CLASSICAL",
+    "SEPARATIONS",
+    "Correction",
+    "correction_class",
+    "find_correction",
+]

@@ -1,11 +1,10 @@
 """What corrections there are: for those who choose one."""
 
 import dataclasses
-import importlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from cube_denoise.corrections import CLASSICAL
+from cube_denoise.corrections import CLASSICAL, SEPARATIONS, correction_class
 from cube_denoise.corrections.correction import Correction
 
 
@@ -22,16 +21,14 @@ class Listed(NamedTuple):
 
 
 def list_methods() -> list[Listed]:
-    """List the classical corrections, then the shipped networks."""
+    """List the classical corrections, those by clusters, then the shipped networks."""
     from cube_denoise.corrections.network import NetworkCorrection
     from cube_denoise.corrections.stack_network import StackNetworkCorrection
     from cube_denoise.models import zoo
 
     found = []
-    for name, place in CLASSICAL.items():
-        module, kind = place.split(".")
-        home = importlib.import_module(f"cube_denoise.corrections.{module}")
-        found.append(_listed(name, getattr(home, kind)))
+    for name in (*CLASSICAL, *SEPARATIONS):
+        found.append(_listed(name, correction_class(name)))
     kinds = {
         "pair": _listed("network", NetworkCorrection),
         "stack": _listed("network", StackNetworkCorrection),

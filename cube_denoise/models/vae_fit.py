@@ -12,8 +12,8 @@ from cube_denoise.models.vae import Separator, SeparatorConfig, misfit
 FIRST_RATE, LAST_RATE, RATE_FACTOR = 1e-3, 1e-5, 0.9998
 """Learning rate of Adam: first, least, and factor an epoch. Neri et al. begin with 2e-4
 and have batches of 64: of the few maps of a stack that would be a step an epoch."""
-BATCH = 16
-"""Maps of a step."""
+SMALLEST_BATCH, LARGEST_BATCH, STEPS = 16, 64, 6
+"""Maps of a step: as many as make so many steps an epoch, within these limits."""
 HELD_OUT = 10
 """Every so-many-th pair is kept to tell when to stop."""
 
@@ -112,6 +112,7 @@ def fit_separator(
     if len(kept) < 2:
         raise ValueError(f"{len(kept)} maps: a network is fitted to two or more")
     held = held if len(held) else kept
+    batch_size = min(LARGEST_BATCH, max(SMALLEST_BATCH, len(kept) // STEPS))
     draw = torch.Generator().manual_seed(chosen.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(chosen.seed)
@@ -126,7 +127,7 @@ def fit_separator(
         network.train()
         total = 0.0
         order = kept[torch.randperm(len(kept), generator=draw)]
-        batches = order.split(BATCH)
+        batches = order.split(batch_size)
         if len(batches) > 1 and len(batches[-1]) < 2:  # batch norm needs two
             batches = (*batches[:-2], torch.cat(batches[-2:]))
         for batch in batches:
