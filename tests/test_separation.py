@@ -186,6 +186,20 @@ def test_maps_that_come_later_join():
     assert adjusted_rand_score(truth, labels) > 0.85
 
 
+def test_clusters_of_one_map_are_joined():
+    rng = np.random.default_rng(0)
+    one = rng.normal(size=400)
+    other = one + 0.6 * rng.normal(size=400)  # r = 0.86
+    maps = [p + 0.05 * rng.normal(size=400) for p in (one, other) for _ in range(12)]
+    maps += [3 * rng.normal(size=400) + 0 * one for _ in range(4)]
+    pool = Components(unit_maps(np.array(maps)), None, None)
+    clusterer = Clusterer("fishdbc")
+    clusterer.add(pool.maps)
+    assert clusterer.labels().max() == 1  # tight enough to be told apart
+    found = cluster(pool)
+    assert len(found.maps) == 1 and (found.labels[:24] == 0).all()
+
+
 def test_most_stable_clusters_are_kept():
     maps, truth = grouped_maps()
     rough = grouped_maps(seed=1, groups=1, members=20, loners=0)[0]

@@ -13,6 +13,9 @@ SMALLEST, SHARE = 5, 1 / 50
 NEIGHBOURS = 5
 """Members that a dense place has (min_samples)."""
 
+SAME = 0.7
+"""Absolute correlation of the maps of two clusters that are one."""
+
 
 @dataclass(frozen=True)
 class Clusters:
@@ -100,6 +103,9 @@ def cluster(
 ) -> Clusters:
     """Cluster components and tell how stable each cluster is.
 
+    Clusters whose most typical maps are alike by `SAME` or more are joined, the most
+    alike first: amplitudes of nearly equal maps could not be told apart.
+
     Parameters
     ----------
     components : Components
@@ -118,6 +124,14 @@ def cluster(
     clusterer = Clusterer(method)
     clusterer.add(components.maps)
     found = described(components.maps, clusterer.labels(smallest=smallest))
+    while True:
+        near = np.abs(found.maps @ found.maps.T) / found.maps.shape[1]
+        np.fill_diagonal(near, 0)
+        if not near.size or near.max() < SAME:
+            break
+        one, other = np.unravel_index(near.argmax(), near.shape)
+        joined = np.where(found.labels == other, one, found.labels)
+        found = described(components.maps, joined)
     if most is None or len(found.maps) <= most:
         return found
     members = np.bincount(found.labels[found.labels >= 0])
