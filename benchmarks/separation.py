@@ -368,16 +368,15 @@ def real_rows(*, quick: bool) -> list[Row]:
             real_stacks.ETNA_REFERENCE,
         )
     for name, (one, reference) in stacks.items():
-        raw = invert(one, variable="unwrapped_phase", reference=reference)[
-            "velocity"
-        ].compute()
+        weights = "coherence" if "coherence" in one else "none"
+        velocity_of = partial(invert, reference=reference, weights=weights)
+        raw = velocity_of(one, variable="unwrapped_phase")["velocity"].compute()
         for method in ("pca-clustering", "ica-clustering", "vae-clustering"):
             correction = removal(method, 0, quick=quick)
             found = correction.separated(one, in_turn)
-            velocity = invert(
-                one.assign(corrected_phase=_corrected(one, correction, found)),
-                variable="corrected_phase",
-                reference=reference,
+            phase = _corrected(one, correction, found)
+            velocity = velocity_of(
+                one.assign(corrected_phase=phase), variable="corrected_phase"
             )["velocity"]
             values = {
                 "slope on raw": amplitude_slope(velocity.values, raw.values),
