@@ -28,7 +28,7 @@ from benchmarks.memory import (
     narrow_model,
     run_step,
 )
-from benchmarks.report import Row, parser, report
+from benchmarks.report import Row, parser, report, write
 from cube_denoise import store
 from cube_denoise.correct import CORRECTED
 from cube_denoise.models import zoo
@@ -72,6 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
                 told = row.case, row.method, row.metric, row.cell, row.unit
                 log.info("%s, %s, %s: %s %s", *told)
                 rows.append(row)
+                if asked.out is not None:
+                    write(rows, asked.out)
     report(rows, asked.out, notes=notes(rows, sizes))
     return rows
 

@@ -101,5 +101,10 @@ def report(rows: Sequence[Row], out: Path | None, *, notes: str = "") -> None:
     if notes:
         print(notes)
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps([r.record for r in rows], indent=1) + "\n")
+        write(rows, out)
+
+
+def write(rows: Sequence[Row], out: Path) -> None:
+    """Write the rows to `out` as a list of objects."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps([r.record for r in rows], indent=1) + "\n")

@@ -79,6 +79,23 @@ def test_all_pairs_are_for_networks_of_pairs_as_well(monkeypatch):
     assert cases == {"384 x 384 x 3", "768 x 768 x 3"}
 
 
+def test_an_interrupted_run_keeps_its_rows(monkeypatch, tmp_path):
+    def step(step, url, model):
+        if zoo.what_it_sees(model) == "pair":
+            raise KeyboardInterrupt
+        return memory.Ran(1.0, 1.0, 1.0)
+
+    monkeypatch.setattr(large_cube, "make_cube", lambda url, sizes, side: url.mkdir())
+    monkeypatch.setattr(large_cube, "run_step", step)
+    monkeypatch.setattr(large_cube, "corrected_pairs", lambda url: 3)
+    path = tmp_path / "rows.json"
+    with pytest.raises(KeyboardInterrupt):
+        large_cube.main(["--quick", "--out", str(path)])
+    kept = json.loads(path.read_text())
+    assert {r["method"] for r in kept} == {STACK}
+    assert kept[-1]["metric"] == "ratio of peaks"
+
+
 def test_networks_are_found_and_stacks_come_first(tmp_path):
     every = large_cube.networks(tmp_path, large_cube.options([]))
     assert set(every) == set(zoo.shipped_models())
