@@ -1,16 +1,27 @@
 """Samplers with an exact denoiser of Gaussian fields; the networks around them."""
 
 import dataclasses
+import functools
 import itertools
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import t as student
 
+import cube_denoise as cd
 from cube_denoise.halo import Lattice, Tile
+from cube_denoise.models import registry, zoo
+from cube_denoise.models.bridge import BridgeConfig, BridgeDenoiser
 from cube_denoise.models.coloured import Coloured, member_noise
-from cube_denoise.models.diffusion import SCHEDULE, DiffusionConfig, DiffusionDenoiser
+from cube_denoise.models.diffusion import (
+    SCHEDULE,
+    DiffusionConfig,
+    DiffusionDenoiser,
+    Ensemble,
+)
 from cube_denoise.models.samplers import (
     NoiseSchedule,
     matched_start,
@@ -18,6 +29,11 @@ from cube_denoise.models.samplers import (
     sample,
     weighted_mean,
 )
+from cube_denoise.models.stack_loss import SHARE
+from cube_denoise.simulate import PairErrors, simulate_stack
+from cube_denoise.simulate.pair import SimulatedPair
+from cube_denoise.training import generative, pairs, recipe, run
+from cube_denoise.training.generative import GenerativeTask
 
 SHAPE = (32, 32)
 SIGNAL = Coloured(white=0.002, slope=-11 / 3, outer_scale=24, padding=1)
@@ -450,3 +466,196 @@ def test_configuration_round_trip():
     with torch.inference_mode():
         assert torch.equal(copy.eval()(x), model(x))
         assert torch.equal(model.fused()(x), model(x))
+
+
+# --- the standard deviation ---------------------------------------------------------
+
+
+def test_stated_std_is_the_spread_of_the_members_times_the_factor():
+    model = small(members=3, steps=2, std_factor=1.7)
+    x = torch.randn(2, 4, 16, 18, generator=source(16))
+    with torch.inference_mode():
+        noise, std = model.stated(x)
+        members = model.ensemble(x).numpy()
+        torch.testing.assert_close(noise, model(x))
+    assert std.shape == noise.shape == (2, 1, 16, 18)
+    np.testing.assert_allclose(std[:, 0], 1.7 * members.std(1, ddof=1), rtol=1e-4)
+
+
+def test_one_member_states_nothing():
+    for model in (small(**MATCHED), small(members=1)):
+        with pytest.raises(ValueError, match="members=1: a standard deviation needs"):
+            model.stated(torch.zeros(1, 4, 16, 16))
+
+
+class Draws(Ensemble):
+    """Draws about the interferogram, which is a draw about the truth of spread 1.
+
+    The truth is one more member where `spread` is 1.
+    """
+
+    def __init__(self, members, spread):
+        super().__init__()
+        self.config = DiffusionConfig(members=members)
+        self.spread = spread
+
+    def ensemble(self, x):
+        draws = torch.randn((len(x), self.config.members, *x.shape[2:]))
+        return x[:, :1] + self.spread * draws
+
+
+def noisy_pair(split, number, *, quiet=False):
+    """White noise and a gap on a truth of zero; or on itself, so without an error."""
+    rng = np.random.default_rng([len(split), number])
+    noisy = rng.normal(0, 0.01, (60, 60)).astype("float32")
+    truth = noisy.copy() if quiet else np.zeros_like(noisy)
+    noisy[:10] = np.nan
+    snr = 0.0 if quiet else 10.0 ** (number % 4 - 1.5)
+    return SimulatedPair(noisy, truth, np.zeros_like(noisy), np.ones_like(noisy), snr)
+
+
+@pytest.mark.parametrize("members", [4, 60])
+@pytest.mark.parametrize("narrow", [1, 3])
+def test_factor_makes_68_percent_hold(monkeypatch, members, narrow):
+    """Against Student's distribution: of the spread that few members tell."""
+    monkeypatch.setattr(generative, "held_out_pair", noisy_pair)
+    torch.manual_seed(0)
+    model = Draws(members, 1 / narrow)
+    made = GenerativeTask(batch=1, patch=1, crops=1).calibrated(model)
+    assert model.config.std_factor == 1 and made is not model
+    within = (1 + 1 / (members * narrow**2)) ** 0.5
+    expected = narrow * within * student.ppf((1 + SHARE) / 2, members - 1)
+    if members == 60:
+        assert expected == pytest.approx(narrow, rel=0.02)
+    assert made.config.std_factor == pytest.approx(expected, rel=0.03)
+    found = generative.coverage(made, count=20)
+    assert found == pytest.approx(dict.fromkeys(found, SHARE), abs=0.02)
+
+
+def test_coverage_is_told_by_decade(monkeypatch):
+    """A network that always says the interferogram, on pairs with and without noise."""
+
+    def pair(split, number):
+        return noisy_pair(split, number, quiet=number < 4)
+
+    monkeypatch.setattr(generative, "held_out_pair", pair)
+    torch.manual_seed(0)
+    found = generative.coverage(Draws(200, 1.0), count=12)
+    powers = ("below_0.1", "0.1_to_1", "1_to_10", "above_10")
+    decades = [f"coverage_68_snr_{power}" for power in powers]
+    assert found.pop("coverage_68") == pytest.approx((4 + 8 * 0.683) / 12, abs=0.01)
+    assert found.pop("coverage_68_at_rest") == 1
+    assert found == pytest.approx(dict.fromkeys(decades, 0.683), abs=0.02)
+
+
+def test_pairs_of_the_factor_are_not_those_of_the_scores(monkeypatch):
+    monkeypatch.setattr(generative, "SIDE", 16)
+    first = generative.held_out_pair("validation", 0)
+    again = generative.held_out_pair("validation", 0)
+    other = generative.held_out_pair("test", 0)
+    assert first.snr == other.snr == 0 and not first.truth.any()
+    assert np.array_equal(first.noisy, again.noisy, equal_nan=True)
+    assert not np.array_equal(first.elevation, other.elevation)
+    assert all(generative.held_out_pair("test", k).snr > 0 for k in range(1, 5))
+
+
+@pytest.mark.parametrize(
+    "model", [small(**MATCHED), BridgeDenoiser(BridgeConfig(channels=(4, 6)))]
+)
+def test_networks_without_a_spread_have_no_factor_and_no_coverage(monkeypatch, model):
+    task = GenerativeTask(batch=1, patch=1, crops=1)
+    monkeypatch.setattr(pairs, "held_out_scores", lambda model: {"slope": 1.0})
+    assert task.calibrated(model) is model
+    assert task.scores(model) == {"slope": 1.0}
+    assert "std_factor" not in str(task.card(model))
+
+
+def test_training_fits_the_factor_and_tells_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(generative, "SIDE", 48)
+    for module, name, count in (
+        (generative, "calibrated", 5),
+        (generative, "coverage", 5),
+        (pairs, "held_out_scores", 4),
+    ):
+        few = functools.partial(getattr(module, name), count=count)
+        monkeypatch.setattr(module, name, few)
+    narrow = {"channels": (4, 6), "dilations": (1,), "steps": 2}
+    variant = registry.Variant("DiffusionDenoiser", narrow)
+    monkeypatch.setitem(zoo.VARIANTS, "diffusion", variant)
+    task = GenerativeTask(batch=1, patch=32, crops=1)
+    quick = recipe.Recipe(steps=1, evaluation_batches=1, task=task)
+    monkeypatch.setitem(recipe.RECIPES, "diffusion", quick)
+    folder = run.train("diffusion", tmp_path / "model", device="cpu")
+    model = zoo.load_model(folder)
+    factor = model.config.std_factor
+    assert factor != 1
+    plain = generative._with_factor(model, 1.0)
+    assert generative.calibrated(plain).config.std_factor == factor
+    held = generative.coverage(model)
+    assert held.items() <= zoo.held_out_scores(folder).items()
+    card = (folder / "README.md").read_text()
+    assert f"`std_factor` of the configuration, {factor}, fitted to simulated" in card
+    assert f"| coverage 68 | {held['coverage_68']} |" in card
+
+
+def test_the_shipped_factor_holds_68_percent():
+    scores = zoo.held_out_scores("diffusion")
+    assert 0.63 < scores["coverage_68"] < 0.73
+    model = zoo.load_model("diffusion")
+    few = generative.coverage(model, count=5)["coverage_68"]
+    # Shares of single pairs spread by 0.2.
+    assert few == pytest.approx(scores["coverage_68"], abs=0.25)
+
+
+@pytest.fixture(scope="module")
+def cube():
+    """A pair, larger than a tile, with gaps."""
+    errors = PairErrors(gaps=0.1)
+    return simulate_stack(
+        seed=2,
+        shape=(260, 130),
+        dates=2,
+        max_temporal_baseline=12,
+        pair_errors=errors,
+    ).cube
+
+
+def test_std_map_of_a_pair_does_not_depend_on_the_cut(cube):
+    model = small(members=2, steps=2, channels=(4, 6))
+    whole = cd.pair_std(cube, model, 0)
+    assert whole.dims == ("y", "x") and whole.attrs["units"] == "m"
+    raw = cube["unwrapped_phase"][0]
+    np.testing.assert_array_equal(np.isnan(whole), np.isnan(raw))
+    assert float(whole.min()) > 0 and float(whole.std()) > 1e-4
+    part = {"y": slice(201, 260), "x": slice(5, 101)}
+    some = cd.pair_std(cube, model, 0, region=part)
+    np.testing.assert_array_equal(some, whole[part["y"], part["x"]])
+    assert some.x.equals(whole[part["y"], part["x"]].x)
+    for wrong in (1, -1):
+        with pytest.raises(ValueError, match=f"pair={wrong}: the cube has"):
+            cd.pair_std(cube, model, wrong)
+
+
+def test_std_map_is_in_metres(cube):
+    """A new network's samples have a known spread, in units of the pair's scale."""
+    options = {"noise": "white", "steps": 8, "members": 40, "std_factor": 2.0}
+    torch.manual_seed(0)
+    model = DiffusionDenoiser(DiffusionConfig(**SMALL | options)).eval()
+    near = cube.isel(y=slice(0, 60), x=slice(0, 50))
+    displacement = near["unwrapped_phase"].values * near.attrs["wavelength"] / 4 / np.pi
+    first, third = np.nanpercentile(displacement, (25, 75))
+    scale = (third - first) / 1.349
+    found = float(cd.pair_std(near, model, 0).mean())
+    assert found == pytest.approx(2 * 0.82 * scale, rel=0.03)
+
+
+@pytest.mark.parametrize("model", ["bridge", "stack", small(**MATCHED)])
+def test_std_map_needs_a_network_that_draws(cube, model):
+    with pytest.raises(ValueError, match="draws no samples"):
+        cd.pair_std(cube, model, 0)
+
+
+def test_std_map_of_a_pair_that_is_not_corrected(cube):
+    phase = cube["unwrapped_phase"].where(cube["x"] < cube["x"][50])
+    with pytest.raises(ValueError, match="pair=0 is more than half missing"):
+        cd.pair_std(cube.assign(unwrapped_phase=phase), small(channels=(4, 6)), 0)

@@ -62,7 +62,7 @@ class GenerativeTask(PairTask):
                 "68 % of the errors of all of them together. It does not of each: the "
                 "spread hardly tells a pair with small errors from one with large. The "
                 "scores tell what it holds by power of deformation over power of noise "
-                "(snr).",
+                f"(snr). On maps of fewer than {SIDE} pixels a side it is too small.",
             ),
         )
 
@@ -119,15 +119,17 @@ def coverage(model: Any, *, count: int = PAIRS) -> dict[str, float]:
     ValueError
         If the network draws one sample alone.
     """
-    names = ("snr_below_0.1", "snr_0.1_to_1", "snr_1_to_10", "snr_above_10")
-    held: dict[str, list[float]] = {}
+    decades = ("_snr_below_0.1", "_snr_0.1_to_1", "_snr_1_to_10", "_snr_above_10")
+    held: dict[str, list[float]] = {k: [] for k in ("", "_at_rest", *decades)}
     for k in range(count):
         pair = held_out_pair("test", k)
-        decade = names[int(np.digitize(pair.snr, (0.1, 1, 10)))]
+        decade = decades[int(np.digitize(pair.snr, (0.1, 1, 10)))]
         inside = float((missed_by(model, pair) < 1).mean())
-        for name in ("", f"_{decade}" if pair.snr else "_at_rest"):
-            held.setdefault(f"coverage_68{name}", []).append(inside)
-    return {name: round(float(np.mean(held[name])), 4) for name in sorted(held)}
+        for name in ("", decade if pair.snr else "_at_rest"):
+            held[name].append(inside)
+    return {
+        f"coverage_68{k}": round(float(np.mean(v)), 4) for k, v in held.items() if v
+    }
 
 
 def held_out_pair(split: str, number: int) -> SimulatedPair:
