@@ -146,7 +146,9 @@ def test_what_a_correction_does_is_reported(url, cube, model):
     )
     assert before["slope in the bowl"] == pytest.approx(1, abs=1e-6)
     assert before["change"] == 0
-    # Something was done to the pairs, and the subsidence is still there.
+    # Something was done to the pairs, and the subsidence is still there; but for one
+    # network that loses it, as the README tells.
     assert after["change"] > 0.02
-    assert 0.1 < after["slope in the bowl"] < 1.3
+    least = -0.1 if model == "autoencoder" else 0.1
+    assert least < after["slope in the bowl"] < 1.3
     assert 0 < after["closure"] < np.pi

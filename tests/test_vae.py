@@ -36,7 +36,8 @@ def test_sources_add_up_and_nothing_is_empty(arch, prior):
     sources, mean, log_variance = network(maps)
     assert sources.shape == (5, 3, 16, 16)
     assert mean.shape == log_variance.shape == (5, 3, 4)
-    assert not network.decode(torch.zeros(2, 3, 4)).any()
+    # Products of matrices of other sizes round otherwise.
+    assert network.decode(torch.zeros(2, 3, 4)).abs().max() < 1e-6
     assert (network.divergence(mean, log_variance) > 0).all()
     # One decoder: what describes a source decides, not which source it is.
     swapped = network.decode(mean.flip(1)).flip(1)
@@ -76,7 +77,7 @@ def test_fit_explains_known_mixtures(mixtures):
     found = fit_separator(
         *mixtures,
         config,
-        FitOptions(epochs=25, ramp=5),
+        FitOptions(epochs=50, ramp=5),
         device="cpu",
         progress=lambda *now: told.append(now),
     )
