@@ -22,6 +22,7 @@ import xarray as xr
 
 from benchmarks import suite
 from benchmarks.report import Row, options, report
+from cube_denoise.cluster import cores
 from cube_denoise.correct import correct
 from cube_denoise.corrections import find_correction
 from cube_denoise.evaluate.held_out import uncorrected
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 
 ORACLE = "wiener"
 """Knows the true spectra: a bound, no method to be chosen."""
-PROCESSES = 2
+PROCESSES = cores()
 RESAMPLES = 2000
 """Bootstrap samples of the scenes of a case."""
 UNITS = {

@@ -1,10 +1,10 @@
 """Networks and the inversion on the GPU: pixels per second, against the CPU.
 
 The peak is measured here: a product of two square matrices of random numbers, bfloat16
-and TF32. Work of a network: two operations for each weight and pixel computed, halos
-and padding included; the share is that over the peak of the same precision. Networks
-run alone (arrays from memory, copies included) and as the correction of a cube by
-Dask-CUDA (reading, filling of gaps and writing included; pixels of the cube).
+and TF32. Work of a network: what torch counts for a tile, halos and padding included;
+the share is that over the peak of the same precision. Networks run alone (arrays from
+memory, copies included) and as the correction of a cube by Dask-CUDA (reading, filling
+of gaps and writing included; pixels of the cube).
 Differences are to the same on the CPU at float32, in mm for tiles whose displacement
 spreads by 10 mm. The inversion takes arrays from memory, the GPU against compiled code
 on all cores: 60 dates, 3 nearest neighbours, irregular gaps, weights, standard
@@ -27,8 +27,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.inference import operations
 from benchmarks.inversion_stack import neighbours, simulate
-from benchmarks.report import Row, options, report
+from benchmarks.report import Row, parser, report
 
 log = logging.getLogger(__name__)
 
@@ -108,11 +109,6 @@ def _clock(device: str) -> float:
     return time.perf_counter()
 
 
-def operations_per_pixel(model: Any) -> float:
-    """Two for each weight of a convolution."""
-    return 2.0 * sum(p.numel() for p in model.parameters() if p.ndim == 4)
-
-
 def network_rows(name: str, device: str, sizes: Sizes, peaks: dict[str, float]) -> Any:
     """One network over arrays that lie in memory."""
     import torch
@@ -124,7 +120,8 @@ def network_rows(name: str, device: str, sizes: Sizes, peaks: dict[str, float]) 
     on_cpu = on_cpu.to(memory_format=torch.channels_last)
     model = zoo.load_model(name).fused().to(device, memory_format=torch.channels_last)
     radius = on_cpu.receptive_radius
-    side = (sizes.inner or (512 if radius > 32 else 256)) + 2 * radius
+    side = sizes.inner or (512 if radius is not None and radius > 32 else 256)
+    side += 2 * (radius or 0)
     generator = np.random.default_rng(0)
     shape = (len(on_cpu.config.inputs), side, side)
     few = [
@@ -133,6 +130,8 @@ def network_rows(name: str, device: str, sizes: Sizes, peaks: dict[str, float]) 
     tiles = [few[k % len(few)] for k in range(sizes.tiles)]
     cores = os.cpu_count() or 1
     exact = list(devices.outputs(on_cpu, few, device="cpu", threads=cores))
+    one = torch.from_numpy(few[0][None])
+    pixel = operations(on_cpu, [one]) / side**2
     rows = []
     for precision in ("float32", *devices.rougher(device)):
 
@@ -148,14 +147,13 @@ def network_rows(name: str, device: str, sizes: Sizes, peaks: dict[str, float]) 
         seconds = run(tiles, how, found)
         rate = sizes.tiles * side**2 / seconds
         change = max(
-            float(np.abs(one - other).max())
-            for one, other in zip(found, exact, strict=False)
+            float(np.abs(a - b).max()) for a, b in zip(found, exact, strict=False)
         )
         rms = float(
             np.sqrt(np.mean([(a - b) ** 2 for a, b in zip(found, exact, strict=False)]))
         )
         case = f"{name}, tiles of {side} px"
-        work = rate * operations_per_pixel(on_cpu)
+        work = rate * pixel
         numbers: dict[str, tuple[float, str]] = {
             "rate": (rate / 1e6, "Mpx/s"),
             "work": (work / 1e12, "TFLOP/s"),
@@ -274,7 +272,10 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     from cube_denoise import device as devices
     from cube_denoise.models import zoo
 
-    asked = options(__doc__, arguments)
+    pairs = [n for n in zoo.shipped_models() if zoo.what_it_sees(n) == "pair"]
+    more = parser(__doc__)
+    more.add_argument("--only", nargs="+", metavar="NAME", choices=pairs, default=pairs)
+    asked = more.parse_args(arguments)
     device = devices.device_here()
     if device == "cuda":
         sizes = ON_GPU_QUICK if asked.quick else ON_GPU
@@ -286,8 +287,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     rows = [
         Row("matrix product", p, "work", v / 1e12, "TFLOP/s") for p, v in peaks.items()
     ]
-    names = zoo.shipped_models()
-    for name in names[:1] if asked.quick else names:
+    names = asked.only[:1] if asked.quick else asked.only
+    for name in names:
         rows += network_rows(name, device, sizes, peaks)
     rows += inversion_rows(device, sizes)
     notes = [f"{place}; torch {torch.__version__}."]

@@ -43,7 +43,8 @@ def network_spread(
     leverage, count, spread = np.zeros(pairs), np.zeros(pairs), np.zeros((pairs, pairs))
     for there, variance in sample:
         present = A * there[:, None]
-        H = present @ np.linalg.pinv(present.T @ present, hermitian=True) @ present.T
+        normal = present.T @ present
+        H = present @ np.linalg.pinv(normal, 1e-10, hermitian=True) @ present.T
         shares = (np.eye(pairs) - H) ** 2 * variance
         spread += np.where(there[:, None] & there, shares, 0) / len(sample)
         leverage += np.where(there, np.diagonal(H), 0)

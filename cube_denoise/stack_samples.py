@@ -375,4 +375,5 @@ def _dates_from_pairs(count: int, reach: int) -> np.ndarray:
     design = np.zeros((first.size, count))
     design[np.arange(first.size), first] = -1
     design[np.arange(first.size), second] = 1
-    return np.linalg.pinv(design)
+    # A constant is not determined; some builds of LAPACK find 3e-15 for its value.
+    return np.linalg.pinv(design, rcond=1e-10)

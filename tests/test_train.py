@@ -22,8 +22,9 @@ from cube_denoise.models.dncnn import DnCNN, DnCNNConfig
 from cube_denoise.simulate.pair import simulate_pair
 from cube_denoise.simulate.scene import simulate_scene
 from cube_denoise.simulate.seeds import split_seed
-from cube_denoise.training import pairs, recipe, run
+from cube_denoise.training import fit, pairs, recipe, run
 from cube_denoise.training.checkpoint import Checkpoint, CurvePoint
+from cube_denoise.training.fit import Fit
 from cube_denoise.training.generative import GenerativeTask
 from cube_denoise.training.learner import Learner, rate_factor
 from cube_denoise.training.loader import batches
@@ -313,6 +314,30 @@ def test_interrupted_after_the_last_step_draws_nothing_again(tmp_path, monkeypat
             trained("toy", tmp_path / "model", steps=5)
     monkeypatch.setattr(ToyTask, "draw", stop)
     assert_same_weights(trained("toy", tmp_path / "model", steps=5), expected)
+
+
+def test_card_tells_every_place_where_steps_were_taken(tmp_path, monkeypatch):
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "hardware", lambda self: "a GPU")
+        patch.setattr(Fit, "_evaluate", stop)
+        patch.setattr(fit, "CHECKPOINT_SECONDS", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            trained("toy", tmp_path / "model", steps=11)
+    with monkeypatch.context() as patch:
+        patch.setattr(zoo, "save_model", stop)
+        with pytest.raises(KeyboardInterrupt):
+            trained("toy", tmp_path / "model", steps=11)
+    # What only writes the folder took no step.
+    monkeypatch.setattr(Learner, "hardware", lambda self: "a desk")
+    folder = tmp_path / "model"
+    trained("toy", folder, steps=11)
+    training = json.loads((folder / "config.json").read_text())["training"]
+    first, second = training["hardware"].split(" and ")
+    assert first == "a GPU" and "CPU" in second
+    assert training["hardware"] in (folder / "README.md").read_text()
 
 
 def test_half_written_checkpoint_is_never_seen(tmp_path, monkeypatch):

@@ -51,7 +51,7 @@ class CoarseStack:
 
         Of minimum norm: dates of each connected subset have mean zero.
         """
-        return np.linalg.pinv(self.differences)
+        return np.linalg.pinv(self.differences, rcond=1e-10)
 
     @property
     def differences(self) -> np.ndarray:

@@ -22,7 +22,7 @@ from cube_denoise.training.gate import BANK, SIDES, Judged, judge, verdict
 from cube_denoise.training.learner import Learner
 from cube_denoise.training.noise2noise import Noise2Noise, train_between
 from cube_denoise.training.recipe import Recipe
-from cube_denoise.training.run import device_for, hardware
+from cube_denoise.training.run import device_for
 from cube_denoise.training.stacks import StackTask
 from cube_denoise.training.task import Setup
 
@@ -157,8 +157,7 @@ def adapt(
         "held_out_loss": round(fit.best_loss, 6),
         "between": kept,
         "minutes": round(fit.seconds / 60, 1),
-        "hardware": hardware(learner),
-        "torch": torch.__version__,
+        **fit.made_on(),
         "before": before._asdict(),
         "scores": after._asdict(),
     }

@@ -43,6 +43,8 @@ class Fit:
         self.seconds = 0.0
         self.losses: list[torch.Tensor] = []
         """Of the steps since the last evaluation."""
+        self.places: list[tuple[str, str]] = []
+        """Hardware and release of torch of every part of the run."""
 
     def run(self, setup: Setup, *, workers: int) -> None:
         """Train to the end, or until the held-out loss no longer falls.
@@ -66,6 +68,9 @@ class Fit:
         first = learner.done
         if self._over():
             return
+        place = learner.hardware(), str(torch.__version__)
+        if place not in self.places:
+            self.places.append(place)
         keys = [("validation", k) for k in range(recipe.evaluation_batches)]
         keys += [("train", k) for k in range(first, recipe.steps)]
         drawn = batches(
@@ -88,6 +93,14 @@ class Fit:
                 if over:
                     break
 
+    def made_on(self) -> dict[str, str]:
+        """Where the steps were taken: "hardware" and "torch", for model cards."""
+        hardware, releases = (
+            " and ".join(dict.fromkeys(names))
+            for names in zip(*self.places, strict=True)
+        )
+        return {"hardware": hardware, "torch": releases}
+
     def _resume(self) -> None:
         state = self.checkpoint.read()
         if state is None:
@@ -97,6 +110,7 @@ class Fit:
         self.best, self.best_loss = state["best"], state["best_loss"]
         self.best_step, self.without_gain = state["best_step"], state["without_gain"]
         self.seconds = state["seconds"]
+        self.places = [(where, release) for where, release in state["places"]]
         self.losses = [loss.to(self.learner.device) for loss in state["losses"]]
         log.info("%s goes on at step %d", self.name, self.learner.done)
 
@@ -109,6 +123,7 @@ class Fit:
             "best_step": self.best_step,
             "without_gain": self.without_gain,
             "seconds": self.seconds,
+            "places": self.places,
             "losses": [loss.cpu() for loss in self.losses],
         }
         self.checkpoint.write(state, self.curve)

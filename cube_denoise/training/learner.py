@@ -2,6 +2,7 @@
 
 import copy
 import math
+import platform
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from cube_denoise.device import rougher
+from cube_denoise.cluster import cores
+from cube_denoise.device import CUDA, rougher
 from cube_denoise.simulate.seeds import split_seed
 from cube_denoise.training.recipe import Recipe
 from cube_denoise.training.task import Batch, Task
@@ -75,6 +77,15 @@ class Learner:
     def learning_rate(self) -> float:
         """Learning rate of the next step."""
         return float(self.schedule.get_last_lr()[0])
+
+    def hardware(self) -> str:
+        """Say where it computes, for model cards."""
+        precision = "bfloat16" if self.mixed else "float32"
+        if self.device == CUDA:
+            return f"{torch.cuda.get_device_name()}, {precision}"
+        threads = torch.get_num_threads()
+        machine = platform.machine()
+        return f"{machine} CPU, {threads} of {cores()} cores, {precision}"
 
     def state(self) -> dict[str, Any]:
         """Return all that `restore` needs."""

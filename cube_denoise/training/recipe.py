@@ -59,22 +59,22 @@ RECIPES = {
         task=PairTask(batch=16, patch=64, crops=4, signals=SOON_DOWN_TO_2_MM),
     ),
     "dncnn-dilated": Recipe(
-        steps=400,
-        task=PairTask(batch=4, patch=160, crops=2, signals=SOON_DOWN_TO_2_MM),
+        steps=1000,
+        task=PairTask(batch=16, patch=160, crops=4, signals=DOWN_TO_2_MM),
     ),
     "unet": Recipe(
         steps=1500, task=PairTask(batch=8, patch=128, crops=2, signals=DOWN_TO_2_MM)
     ),
     "restormer-small": Recipe(
-        steps=1500,
+        steps=1250,
         learning_rate=3e-4,
         weight_decay=1e-4,
-        task=PairTask(batch=4, patch=128, crops=2, signals=DOWN_TO_2_MM),
+        task=PairTask(batch=16, patch=128, crops=4, signals=DOWN_TO_2_MM),
     ),
     "swinir-tiny": Recipe(
-        steps=700,
-        learning_rate=2e-4,
-        task=PairTask(batch=4, patch=64, crops=4, signals=SOON_DOWN_TO_2_MM),
+        steps=1250,
+        learning_rate=3e-4,
+        task=PairTask(batch=32, patch=64, crops=8, signals=DOWN_TO_2_MM),
     ),
     "diffusion": Recipe(
         steps=1500,
@@ -84,7 +84,9 @@ RECIPES = {
         steps=1500,
         task=GenerativeTask(batch=8, patch=128, crops=2, signals=DOWN_TO_2_MM),
     ),
-    "autoencoder": Recipe(steps=800, channels_last=False, task=SeriesTask()),
+    "autoencoder": Recipe(
+        steps=2500, channels_last=False, evaluate_every=250, task=SeriesTask()
+    ),
     "stack": Recipe(
         steps=3000,
         learning_rate=2e-3,

@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +116,7 @@ def train(
         "best_step": fit.best_step,
         "held_out_loss": round(fit.best_loss, 6),
         "minutes": round(fit.seconds / 60, 1),
-        "hardware": hardware(learner),
-        "torch": torch.__version__,
+        **fit.made_on(),
         "scores": settings.task.scores(model),
     }
     card = model_card(name, model, training, settings.task.card(model))
@@ -170,12 +168,3 @@ def _noise_banks(cube: str | Path, kind: str) -> dict[str, NoiseBank]:
     fields = len(banks["train"].fields)
     log.info("noise: %d fields of %d x %d", fields, *banks["train"].shape)
     return banks
-
-
-def hardware(learner: Learner) -> str:
-    """What a network was trained on, for its card."""
-    precision = "bfloat16" if learner.mixed else "float32"
-    if learner.device == CUDA:
-        return f"{torch.cuda.get_device_name()}, {precision}"
-    threads = torch.get_num_threads()
-    return f"{platform.machine()} CPU, {threads} of {cores()} cores, {precision}"

@@ -32,7 +32,7 @@ class SeriesTask:
 
     sampling: StackSampling = field(
         default_factory=lambda: StackSampling(
-            sides=(48,), dates=(9, 9), volume=48 * 48 * 9 * 8, hiding=0.0, gappy=0.0
+            sides=(48,), dates=(9, 9), volume=48 * 48 * 9 * 32, hiding=0.0, gappy=0.0
         )
     )
     """What stacks are drawn; their dates are those of the network."""
