@@ -316,12 +316,16 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the rows")
     parser.add_argument("--model", default="stack", help="network to begin with")
     parser.add_argument("--stacks", type=int, help="at most, of every kind")
+    parser.add_argument(
+        "--only", nargs="+", choices=list(STACKS), help="these kinds of noise alone"
+    )
     given = parser.parse_args(arguments)
+    kinds = given.only or list(STACKS)
     began = time.monotonic()
     most = 1 if given.quick else given.stacks or max(STACKS.values())
     outcomes = []
     # Kinds in turn: what is interrupted has seen all of them.
-    for number, kind in product(range(most), STACKS):
+    for number, kind in product(range(most), kinds):
         if number >= STACKS[kind]:
             continue
         one = judged(kind, number, given.model, quick=given.quick)

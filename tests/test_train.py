@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import functools
 import json
+import os
 import subprocess
 import sys
 import time
@@ -558,3 +559,37 @@ def test_denoise_works_in_metres():
     change = np.nanstd(once - pair.noisy)
     assert change > 1e-4
     np.testing.assert_allclose(threefold, 3 * once, atol=1e-3 * change)
+
+
+# --- memory -------------------------------------------------------------------------
+
+FAULTS = """
+import resource, sys, torch
+from cube_denoise.device import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        a, b = torch.ones(2**24), torch.ones(2**24)
+        del a, b
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_freed_memory_is_kept_in_training_unless_the_user_set_it():
+    plain = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+
+    def faults(how, **more):
+        command = [sys.executable, "-c", FAULTS, how]
+        done = subprocess.run(
+            command, env=plain | more, check=True, capture_output=True, text=True
+        )
+        return int(done.stdout)
+
+    given_back = faults("not")
+    assert given_back > 1000 and faults("kept") < given_back / 10
+    assert faults("kept", MALLOC_TRIM_THRESHOLD_="131072") > given_back / 2

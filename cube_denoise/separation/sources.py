@@ -62,8 +62,10 @@ def vae_components(
         ``config.sources`` of each pair, those of the first pair first.
     fitted : models.vae_fit.Fitted
     """
+    from cube_denoise.device import keep_freed_memory
     from cube_denoise.models.vae_fit import fit_separator
 
+    keep_freed_memory()
     scale = spread(stack)
     maps, known, groups = [], [], []
     for view, clipped in _lattice(stack, config.tile).views(_whole(stack)):

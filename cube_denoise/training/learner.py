@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from cube_denoise.cluster import cores
-from cube_denoise.device import CUDA, rougher
+from cube_denoise.device import CUDA, keep_freed_memory, rougher
 from cube_denoise.simulate.seeds import split_seed
 from cube_denoise.training.recipe import Recipe
 from cube_denoise.training.task import Batch, Task
@@ -35,6 +35,8 @@ class Learner:
 
     def __init__(self, model: Any, recipe: Recipe, *, seed: int, device: str) -> None:
         self.recipe, self.seed, self.device = recipe, seed, device
+        if device != CUDA:
+            keep_freed_memory()
         self.format = (
             torch.channels_last if recipe.channels_last else torch.contiguous_format
         )
