@@ -21,7 +21,7 @@ import numpy as np
 import xarray as xr
 
 from benchmarks import suite
-from benchmarks.report import Row, options, report
+from benchmarks.report import Row, parser, report
 from cube_denoise.cluster import cores
 from cube_denoise.correct import correct
 from cube_denoise.corrections import find_correction
@@ -54,12 +54,15 @@ UNITS = {
 Corrector = Callable[[xr.Dataset], xr.Dataset]
 
 
-def methods(cube: xr.Dataset, truth: xr.Dataset | None) -> dict[str, Corrector]:
-    """All that can be compared on a cube, by name; raw first."""
+def methods(
+    cube: xr.Dataset, truth: xr.Dataset | None, only: Sequence[str] = ()
+) -> dict[str, Corrector]:
+    """All that can be compared on a cube, or these alone, by name; raw first."""
     found: dict[str, Corrector] = {RAW: uncorrected}
     for name in applicable_methods(cube):
-        found[name] = partial(_corrected, method=find_correction(name))
-    if truth is not None:
+        if not only or name in only:
+            found[name] = partial(_corrected, method=find_correction(name))
+    if truth is not None and (not only or ORACLE in only):
         oracle = find_correction(ORACLE, truth=truth)
         found[ORACLE] = partial(_corrected, method=oracle)
     return found
@@ -70,14 +73,14 @@ def _corrected(cube: xr.Dataset, *, method: object) -> xr.Dataset:
     return cube.assign(corrected_phase=phase.compute())
 
 
-def scene_scores(scene: Scene) -> dict[str, dict[str, float]]:
+def scene_scores(scene: Scene, only: Sequence[str] = ()) -> dict[str, dict[str, float]]:
     """Scores of every method on one stack."""
     warnings.simplefilter("ignore", UserWarning)
     cube, truth = scene
     reference = choose_reference(cube, variable="unwrapped_phase")
     found: dict[str, dict[str, float]] = {}
     before: xr.Dataset | None = None
-    for name, method in methods(cube, truth).items():
+    for name, method in methods(cube, truth, only).items():
         corrected = method(cube)
         inversion = invert(
             corrected, variable="corrected_phase", reference=reference
@@ -133,13 +136,16 @@ def _row(case: str, method: str, metric: str, unit: str, values: list[float]) ->
     return Row(case, method, metric, value, unit, low, high, len(values))
 
 
-def simulated_rows(*, quick: bool) -> tuple[list[Row], dict[str, str]]:
+def simulated_rows(
+    *, quick: bool, only: Sequence[str] = ()
+) -> tuple[list[Row], dict[str, str]]:
     """Rows of all simulated stacks, and the best method of every case."""
     table: dict[str, dict[str, list[dict[str, float]]]] = {}
     peaks: list[float] = []
     began = time.monotonic()
     stacks = list(suite.stacks(quick=quick))
-    judged = in_processes(scene_scores, [s.scene for s in stacks], quick=quick)
+    score = partial(scene_scores, only=only)
+    judged = in_processes(score, [s.scene for s in stacks], quick=quick)
     for count, (stack, scores) in enumerate(zip(stacks, judged, strict=True), 1):
         deforms = stack.case != suite.case_name(None)
         cases = (stack.case, f"{stack.terrain} terrain") if deforms else (stack.case,)
@@ -208,10 +214,10 @@ def best(by_method: Mapping[str, list[dict[str, float]]]) -> str:
     return first + (f" (not clearly better than {', '.join(tied)})" if tied else "")
 
 
-def real_rows(folder: Path, *, quick: bool) -> Iterator[Row]:
+def real_rows(folder: Path, *, quick: bool, only: Sequence[str] = ()) -> Iterator[Row]:
     """Rows of the real stacks: what comes back of injected deformation."""
     for real in suite.real_noise(folder, quick=quick):
-        for name, method in methods(real.cube, None).items():
+        for name, method in methods(real.cube, None, only).items():
             try:
                 found = list(
                     recover(
@@ -245,12 +251,14 @@ def real_rows(folder: Path, *, quick: bool) -> Iterator[Row]:
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
     """Run the benchmark; the rows are printed and returned."""
-    asked = options(__doc__, arguments)
+    more = parser(__doc__)
+    more.add_argument("--only", nargs="+", default=(), metavar="NAME")
+    asked = more.parse_args(arguments)
     began = time.monotonic()
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore", UserWarning)
-        rows, winners = simulated_rows(quick=asked.quick)
-        rows += real_rows(Path(folder), quick=asked.quick)
+        rows, winners = simulated_rows(quick=asked.quick, only=asked.only)
+        rows += real_rows(Path(folder), quick=asked.quick, only=asked.only)
     pairs = 2 * suite.DATES[asked.quick] - 3
     scenes = 2 * suite.SCENES[asked.quick] * (len(suite.DECADES) + 1)
     size = suite.SIZE[asked.quick]

@@ -22,8 +22,8 @@ from cube_denoise.map_axes import (
     largest_shown,
 )
 from cube_denoise.reference import choose_reference
+from cube_denoise.separation.cluster_removal import Separated
 from cube_denoise.separation.clusters import alike
-from cube_denoise.separation.methods import Separated
 
 PAGE, RECORD = "sheet.html", "sheet.json"
 WIDTH = 9.6
@@ -69,7 +69,7 @@ def write_sheet(
         With ``unwrapped_phase`` and ``corrected_phase`` (pair, y, x), rad.
     clusters : xarray.Dataset
         Of `separate.cluster_table`.
-    found : separation.methods.Separated
+    found : separation.cluster_removal.Separated
         What it tells of.
     folder : str or pathlib.Path
         Made if it is not there. A sheet in it is replaced.

@@ -16,7 +16,7 @@ from cube_denoise.correct import correct
 from cube_denoise.corrections import find_correction
 from cube_denoise.corrections.correction import in_turn
 from cube_denoise.network import pair_indices
-from cube_denoise.separation.methods import ClusterRemoval, Decided, Separated
+from cube_denoise.separation.cluster_removal import ClusterRemoval, Decided, Separated
 from cube_denoise.steps import StepReport, correct_cube
 
 METHODS = ("vae", "pca", "ica", "nmf")
