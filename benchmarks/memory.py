@@ -1,4 +1,4 @@
-"""Peak memory of correct and invert when the area of the scene grows fourfold.
+"""Peak memory of correct, separate and invert when the scene's area grows fourfold.
 
 Each case runs in a fresh Python process that opens a cube made before, does one step
 and reports the highest resident memory it ever had (``VmHWM`` of ``/proc/self/status``;
@@ -53,6 +53,10 @@ SCENES = {
     # take less memory than those of a larger scene.
     ("correct", False): Sizes(size=2048, chunk=256, shard=512, dates=2),
     ("correct", True): Sizes(size=768, chunk=128, shard=256, dates=2),
+    # `separate` averages all pairs to 64 cells a side, then works shard by shard on all
+    # of them; 9 dates are 21 pairs.
+    ("separate", False): Sizes(size=768, chunk=128, shard=256, dates=9),
+    ("separate", True): Sizes(size=384, chunk=64, shard=128, dates=9),
     # `invert` works chunk by chunk on all pairs; 8 dates are 18 pairs.
     ("invert", False): Sizes(size=768, chunk=128, shard=512, dates=8),
     ("invert", True): Sizes(size=384, chunk=64, shard=256, dates=6),
@@ -65,6 +69,7 @@ import sys
 import time
 from pathlib import Path
 from cube_denoise.cluster import Workers
+from cube_denoise.separate import separate_cube
 from cube_denoise.steps import correct_cube, invert_cube
 step, url, model, workers = sys.argv[1:]
 logging.basicConfig(format="%(message)s")
@@ -75,6 +80,8 @@ if step in ("correct", "correct: imports"):
 began = time.monotonic(), time.process_time()
 if step == "correct":
     correct_cube(url, model, workers=Workers(count=int(workers)))
+elif step == "separate":
+    separate_cube(url, method=model, workers=Workers(count=int(workers)))
 elif step == "invert":
     invert_cube(url, workers=Workers(count=int(workers)))
 spent = time.monotonic() - began[0], time.process_time() - began[1]
@@ -220,14 +227,18 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         networks = networks or {
             "narrow untrained network": narrow_model(folder / "narrow")
         }
-        for step, methods in (("correct", networks), ("invert", {"coherence": ""})):
+        steps = {
+            "correct": networks,
+            "separate": {"pca-clustering": "pca"},
+            "invert": {"coherence": ""},
+        }
+        for step, methods in steps.items():
             sizes = SCENES[step, asked.quick]
             rows += measure(step, methods, sizes, folder)
     worst = max(r.value for r in rows if r.metric == "ratio of peaks")
     verdict = "within" if worst <= LIMIT else "OVER"
     cuts = "; ".join(
-        f"{step}: {SCENES[step, asked.quick].describe()}"
-        for step in ("correct", "invert")
+        f"{step}: {SCENES[step, asked.quick].describe()}" for step in steps
     )
     notes = (
         f"{WORKERS} threads. {cuts}.\n"

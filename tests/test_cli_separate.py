@@ -7,7 +7,8 @@ import pytest
 from command_line import call, mistake
 
 import cube_denoise as cd
-from cube_denoise.separate import separate
+from cube_denoise.cluster import Workers
+from cube_denoise.separate import separate, separate_cube
 from cube_denoise.simulate import simulate_scene
 
 pytestmark = [
@@ -54,6 +55,34 @@ def test_cube_is_corrected_and_says_by_what(url):
     )
     again = call("separate", url, "--method", "pca", "--remove", "1")
     assert again.exit_code == 0 and "all pairs are corrected" in again.output
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_dask_workers_and_chunks_change_nothing(tmp_path):
+    """A network is fitted to cells of all pairs; pairs are corrected by block."""
+    scene = simulate_scene(size=40, dates=9, seed=3).cube
+    corrected = {}
+    for name, chunk, workers in (
+        ("threads", 64, Workers("threads", count=1)),
+        ("dask", 16, Workers("dask", count=2)),
+    ):
+        url = tmp_path / name
+        cd.ingest_dataset(scene, url, chunk=chunk, shard=chunk)
+        separate_cube(
+            url,
+            method="vae",
+            looks=2,
+            tile=20,
+            epochs=15,
+            seed=1,
+            clustering="hdbscan",
+            remove=(1,),
+            workers=workers,
+        )
+        corrected[name] = cd.open_cube(url)["corrected_phase"].values
+    raw = scene["unwrapped_phase"].values
+    assert np.nanstd(corrected["threads"] - raw) > 0.01
+    assert np.array_equal(corrected["threads"], corrected["dask"], equal_nan=True)
 
 
 def test_mistakes_are_named(url):
