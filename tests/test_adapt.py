@@ -16,7 +16,7 @@ from cube_denoise.simulate.noise_bank import NoiseBank
 from cube_denoise.simulate.stack import power
 from cube_denoise.stack_samples import StackSampling, stack_batch
 from cube_denoise.training import adapt as adapting
-from cube_denoise.training import gate, noise2noise, transplant
+from cube_denoise.training import gate, noise2noise
 from cube_denoise.training.adapt import adapt
 from cube_denoise.training.gate import Judged, judge, verdict
 from cube_denoise.training.noise2noise import Noise2Noise
@@ -280,22 +280,6 @@ def test_what_follows_elevation_gets_seasons_of_its_own_shape():
     year = np.stack([np.cos(2 * np.pi * years), np.sin(2 * np.pi * years)], 1)
     left = modes[0][:, 0] - year @ np.linalg.lstsq(year, modes[0][:, 0])[0]
     assert np.abs(left).max() < 1e-6
-
-
-def test_one_shape_on_all_dates_that_leans_on_elevation_gets_seasons():
-    """A layer that differs from place to place: no date follows elevation by half."""
-    fields, elevation, years = layered_fields(0.95)
-    side = np.linspace(-1, 1, elevation.shape[1])
-    uneven = fields * (0.7 + np.sin(4 * np.pi * side))
-    uneven -= uneven.mean((1, 2), keepdims=True)
-    assert transplant._following(uneven, elevation).max() < transplant.FOLLOWS
-    added = seasons(uneven, elevation, years, np.random.default_rng(1))
-    shape = np.linalg.svd(added.reshape(len(added), -1), full_matrices=False)[2][0]
-    common = np.linalg.svd(uneven.reshape(len(uneven), -1), full_matrices=False)[2][0]
-    assert abs(shape @ common) > 0.999
-    # The same shape over other ground is no delay that follows it.
-    other = np.random.default_rng(2).standard_normal(elevation.shape)
-    assert not seasons(uneven, other, years, np.random.default_rng(1)).any()
 
 
 @pytest.mark.parametrize("flat", [True, False])

@@ -14,10 +14,6 @@ SEASONAL = 0.5
 FOLLOWS = 0.5
 """Part of the power of a field that functions of elevation must explain, for its shape
 to come with the seasons."""
-SHARED, LEANS = 0.8, 0.2
-"""Part of the power of all fields that one shape must hold, and part of its own power
-that functions of elevation must explain, for it to come with the seasons likewise:
-layers that differ from place to place follow elevation only in part."""
 STRONGEST = 1.5
 """Amplitude of the seasons, over the rms noise; at most, evenly drawn from 0 on."""
 
@@ -97,12 +93,10 @@ def seasons(
     years: np.ndarray,
     generator: np.random.Generator,
 ) -> np.ndarray:
-    """A shape that follows elevation, coming and going with the year.
+    """One of the fields that follow elevation, coming and going with the year.
 
-    One of the fields of which terms up to the third power of elevation, and its product
-    with position, explain `FOLLOWS` of the power that a plane leaves; or the shape that
-    all fields have in common, if it holds `SHARED` of their power and elevation
-    explains `LEANS` of what a plane leaves of it.
+    A field follows elevation if terms up to its third power, and its product with
+    position, explain `FOLLOWS` of the power that a plane leaves.
 
     Parameters
     ----------
@@ -119,13 +113,10 @@ def seasons(
     numpy.ndarray, shape of `fields`
         In their unit; zero if none follows elevation.
     """
-    candidates = fields[_following(fields, elevation) > FOLLOWS]
-    common, share = _common(fields)
-    if share > SHARED and _following(common[None], elevation)[0] > LEANS:
-        candidates = np.concatenate([candidates, common[None]])
-    if not len(candidates):
+    following = np.flatnonzero(_following(fields, elevation) > FOLLOWS)
+    if not following.size:
         return np.zeros_like(fields)
-    shape = candidates[generator.integers(len(candidates))]
+    shape = fields[generator.choice(following)]
     course = np.cos(2 * np.pi * (years - generator.random()))
     course *= generator.uniform(0, STRONGEST) * _strength(fields).mean()
     unit = np.nan_to_num(shape / _strength(shape[None])[0])
@@ -135,16 +126,6 @@ def seasons(
 def _strength(fields: np.ndarray) -> np.ndarray:
     power = np.nanmean(fields**2, (1, 2), keepdims=True)
     return np.maximum(np.sqrt(power), np.float32(1e-9))
-
-
-def _common(fields: np.ndarray) -> tuple[np.ndarray, float]:
-    """Shape that the fields have in common, and the part of their power it holds."""
-    flat = np.nan_to_num(fields).reshape(len(fields), -1)
-    _, strengths, shapes = np.linalg.svd(flat, full_matrices=False)
-    total = float((strengths**2).sum())
-    return shapes[0].reshape(fields.shape[1:]), float(strengths[0] ** 2) / (
-        total or 1.0
-    )
 
 
 def _following(fields: np.ndarray, elevation: np.ndarray) -> np.ndarray:
