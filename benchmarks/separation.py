@@ -283,7 +283,7 @@ def _station_scores(number: int, *, quick: bool) -> dict[str, dict[str, float]]:
             cube.assign(corrected_phase=phase()),
             variable="corrected_phase",
             reference={"y": rows, "x": columns},
-        )["velocity"]
+        )["velocity"].compute()
         near = velocity[
             station[0] - 1 : station[0] + 2, station[1] - 1 : station[1] + 2
         ]

@@ -51,3 +51,18 @@ def test_rows_say_what_each_method_does(monkeypatch, tmp_path):
     monkeypatch.setattr(separation, "scores", None)
     with contextlib.redirect_stdout(io.StringIO()):
         assert separation.main(options) == rows
+
+
+def test_stations_see_what_the_weather_model_takes():
+    with contextlib.redirect_stdout(io.StringIO()):
+        rows = separation.main(["--quick", "--part", "stations"])
+    value = {(r.method, r.metric): r.value for r in rows}
+    methods = ("raw", "phase-elevation", "weather model", "vae-clustering")
+    true = {value[m, "true"] for m in methods}
+    assert len(true) == 1 and max(true) < -20
+    for method in methods:
+        difference = value[method, "velocity"] - value[method, "true"]
+        assert value[method, "difference"] == pytest.approx(difference)
+    # A smoothed truth, taken off every pair, must help a single point.
+    off = {m: abs(value[m, "difference"]) for m in methods}
+    assert off["weather model"] < off["raw"]
