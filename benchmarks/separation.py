@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from threadpoolctl import threadpool_limits
 
 from benchmarks.atmosphere import in_processes, interval
 from benchmarks.report import Row, parser, report
@@ -217,7 +218,8 @@ def _source_scores(
 
     def compute() -> dict[str, dict[str, float]]:
         known = known_stack(number, side=SIDE[quick], dates=DATES[quick])
-        return scores(known, quick=quick)
+        with threadpool_limits(1):
+            return scores(known, quick=quick)
 
     return _kept(folder, f"sources-{'quick-' * quick}{number}", compute)
 

@@ -16,7 +16,14 @@ from cube_denoise.invert import invert
 from cube_denoise.separate import separate
 from cube_denoise.separation.clusters import Clusterer, cluster, described
 from cube_denoise.separation.coarse import CoarseStack, read_coarse
-from cube_denoise.separation.evidence import growth, judge, smoothness
+from cube_denoise.separation.evidence import (
+    CLEARLY,
+    GROWS,
+    SIGNIFICANT,
+    growth,
+    judge,
+    smoothness,
+)
 from cube_denoise.separation.methods import PrincipalClustering, VAEClustering
 from cube_denoise.separation.removal import DateMaps, date_maps, summed_parts
 from cube_denoise.separation.sources import Components, unit_maps
@@ -320,6 +327,27 @@ def test_every_verdict_has_its_reason():
     assert {e.reason for e in asked[:2]} == {"asked for"}
     with pytest.raises(ValueError, match=r"clusters \[7\]: there are 6"):
         seen(keep=[7])
+
+
+def test_what_follows_elevation_must_grow_clearly_to_stay():
+    """A trend that only many dates make significant is that of the delay."""
+    stack = flat_stack()
+    rng = np.random.default_rng(3)
+    maps = unit_maps(np.array([stack.elevation.ravel(), rng.normal(size=144)]))
+    found = described(maps.repeat(2, 0), np.arange(2).repeat(2))
+    found = replace(found, stability=np.array([0.9, 0.9]))
+    rate = (stack.years - stack.years.mean()) / stack.years.std()
+    while True:
+        course = 0.6 * rate + rng.normal(size=rate.size)
+        rho, p = growth(course, stack.years)
+        if CLEARLY > rho > GROWS and p < SIGNIFICANT:
+            break
+    for trend, verdicts in ((0, ("removed", "kept")), (3, ("kept", "kept"))):
+        amplitude = stack.differences @ (course + trend * rate)
+        both = np.stack([amplitude, amplitude], 1)
+        evidence = judge(stack, found, both, np.full(2, 0.1))
+        assert tuple(e.verdict for e in evidence) == verdicts
+        assert evidence[1].reason == "grows with the temporal baseline"
 
 
 # --- removal --------------------------------------------------------------------------

@@ -15,6 +15,9 @@ ORDERS = 100
 """Orders that are ranked at once: bounds memory."""
 SIGNIFICANT = 0.05
 """A course grows, or is smooth, if its permutation p is below this."""
+GROWS, CLEARLY = 0.3, 0.5
+"""Least rank correlation of what grows, and of what grows though its map follows
+elevation as delay does: over hundreds of dates the least trend is significant."""
 STRATIFIED = 0.5
 """Least absolute correlation with elevation of a delay that follows the terrain."""
 RAMP = 0.9
@@ -85,9 +88,9 @@ def judge(
     """Gather the evidence of every cluster and decide which go.
 
     In this order: what is asked for; unstable ones stay; what grows with the temporal
-    baseline stays; what follows elevation, or is a plane, goes; what dates do not
-    explain is neither atmosphere nor deformation and stays; what is smooth in time
-    stays; the rest, white in time, goes.
+    baseline stays, but where it follows elevation it must grow clearly; what follows
+    elevation, or is a plane, goes; what dates do not explain is neither atmosphere nor
+    deformation and stays; what is smooth in time stays; the rest, white in time, goes.
 
     Parameters
     ----------
@@ -132,13 +135,15 @@ def judge(
         elevation = _elevation(stack, sign * clusters.maps[k])
         ramp = _ramp(stack, clusters.maps[k])
         stability = float(clusters.stability[k])
+        layered = elevation is not None and abs(elevation) >= STRATIFIED
+        grown = p < SIGNIFICANT and abs(rho) >= (CLEARLY if layered else GROWS)
         if k + 1 in keep or k + 1 in remove:
             goes, reason = k + 1 in remove, "asked for"
         elif stability < least_stability:
             goes, reason = False, "unstable"
-        elif p < SIGNIFICANT:
+        elif grown:
             goes, reason = False, "grows with the temporal baseline"
-        elif elevation is not None and abs(elevation) >= STRATIFIED:
+        elif layered:
             goes, reason = True, "follows elevation: stratified delay"
         elif ramp >= RAMP:
             goes, reason = True, "a plane: ramp"
