@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from threadpoolctl import threadpool_limits
 
 from benchmarks import suite
 from benchmarks.report import Row, parser, report
@@ -109,8 +110,16 @@ def in_processes(
         yield from map(function, items)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(PROCESSES, mp_context=context) as pool:
+    with ProcessPoolExecutor(PROCESSES, context, _one_thread) as pool:
         yield from pool.map(function, items)
+
+
+def _one_thread() -> None:
+    """Processes that each took all cores would wait for each other."""
+    import torch
+
+    torch.set_num_threads(1)
+    threadpool_limits(1)
 
 
 def _pair_alarm(cube: xr.Dataset) -> float:

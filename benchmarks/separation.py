@@ -23,7 +23,6 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from threadpoolctl import threadpool_limits
 
 from benchmarks.atmosphere import in_processes, interval
 from benchmarks.report import Row, parser, report
@@ -212,14 +211,10 @@ def _source_scores(
     number: int, *, quick: bool, folder: Path | None
 ) -> dict[str, dict[str, float]]:
     """Scores of one stack, as `scores` gives them or gave them before."""
-    import torch
-
-    torch.set_num_threads(1)
 
     def compute() -> dict[str, dict[str, float]]:
         known = known_stack(number, side=SIDE[quick], dates=DATES[quick])
-        with threadpool_limits(1):
-            return scores(known, quick=quick)
+        return scores(known, quick=quick)
 
     return _kept(folder, f"sources-{'quick-' * quick}{number}", compute)
 
