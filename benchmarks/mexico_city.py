@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from benchmarks.report import Row, options, report
+from benchmarks.report import Row, parser, report
 from cube_denoise import store
 from cube_denoise.catalog import search, write_catalog
 from cube_denoise.conventions import PAIR, X, Y, phase_to_displacement
@@ -107,11 +107,15 @@ def rms(values: np.ndarray) -> float:
     return float(np.sqrt(np.nanmean(np.square(values, dtype="float64"))))
 
 
-def corrected_cubes(cube: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
-    """Yield the cube as every method corrects it, beginning with none."""
+def corrected_cubes(
+    cube: xr.Dataset, only: Sequence[str] = ()
+) -> Iterator[tuple[str, xr.Dataset]]:
+    """Yield the cube as every method, or these, correct it, beginning with none."""
     phase = cube["unwrapped_phase"]
     yield "raw", cube.assign(corrected_phase=phase)
     for method in applicable_methods(cube):
+        if only and method not in only:
+            continue
         result = correct(cube, method)["corrected_phase"]
         assert result.sizes[PAIR] == cube.sizes[PAIR]
         yield method, cube.assign(corrected_phase=result.compute())
@@ -119,11 +123,14 @@ def corrected_cubes(cube: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
     """Run the benchmark; ``--quick`` is the whole, it takes seconds."""
-    chosen = options(__doc__, arguments)
+    more = parser(__doc__)
+    more.add_argument("--only", nargs="+", default=(), metavar="NAME")
+    chosen = more.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         url = mexico_cube(Path(folder) / "cube", catalog=Path(folder) / "catalog.json")
         cube = store.open_cube(url).load()
-    rows = [row for name, c in corrected_cubes(cube) for row in effects(c, name)]
+    cubes = corrected_cubes(cube, chosen.only)
+    rows = [row for name, c in cubes for row in effects(c, name)]
     notes = f"The bowl is where the raw velocity is below {1e3 * BOWL:g} mm/yr."
     report(rows, chosen.out, notes=notes)
     return rows
