@@ -15,8 +15,9 @@ env: .venv/.stamp
 demo: env
 	$(BIN)/cube-denoise demo demo
 
+# One thread in each process of the tests: more would wait for each other.
 test: env check
-	$(BIN)/python -m pytest -m 'not slow' -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n auto --maxprocesses 4 --dist loadfile
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks
 
 test-slow: env
