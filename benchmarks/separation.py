@@ -2,9 +2,9 @@
 
 Simulated stacks of one or two known deformation sources under stratified and turbulent
 delay (`separation_stacks`): VAE-clustering, ICA, PCA and NMF by the same clustering and
-rule, HDBSCAN in place of FISHDBC, beside raw, the elevation corrections, a ramp and the
-shipped networks. Then the setting of the VAE-clustering paper: hundreds of pairs of 6
-to 24 days, one GNSS station as reference and another to compare with. Then pairs that
+rule, HDBSCAN in place of FISHDBC, beside raw, the elevation corrections, a ramp and
+three shipped networks. Then the setting of the VAE-clustering paper: hundreds of pairs
+of 6 to 24 days, one GNSS station as reference, another to compare with. Then pairs that
 come one by one, and two real stacks.
 
 Parts run alone: ``--part sources``, ``stations``, ``updates``, ``real``. With
@@ -45,7 +45,7 @@ METHODS = ("vae-clustering", "ica-clustering", "pca-clustering", "nmf-clustering
 HDBSCAN = "vae-clustering, hdbscan"
 CLASSICAL = ("ramp", "phase-elevation", "local-phase-elevation", "pca", "ica")
 NETWORKS = ("stack", "unet", "dncnn-dilated")
-"""The shipped ones of each kind that lose least; the others take minutes a stack."""
+"""One that sees all dates and two that see one pair; all would take minutes a stack."""
 RAW = "raw"
 UNITS = {
     "velocity rms error": "mm/yr",
