@@ -154,6 +154,7 @@ def plan_job(
     *,
     updating: bool = False,
     allow: Allow | None = None,
+    rates: Rates | None = None,
 ) -> DryRun:
     """Plan `pipeline.run`, or `update.update` if `updating`; same errors.
 
@@ -165,6 +166,8 @@ def plan_job(
         Whether reprocessed pairs are replaced, and withdrawn ones taken out.
     allow : callable
         As for `pipeline.carry_out`.
+    rates : estimate.Rates, optional
+        Give the same to many jobs.
     """
     records = find(job)
     check_wavelength(records)
@@ -182,7 +185,9 @@ def plan_job(
     check_records(records, cube, job["cube"], grid)
     pool = workers_of(job)
     steps = plan_steps(
-        *(cube, records, job, pool, Rates()), replace=updating, withdraw=withdraw
+        *(cube, records, job, pool, rates or Rates()),
+        replace=updating,
+        withdraw=withdraw,
     )
     return _dry_run(steps, pool)
 

@@ -39,7 +39,7 @@ JOB_KEYS = {
     "search": "arguments of catalog.search",
     "cube": "URL of the cube (required)",
     "branch": "branch to work on",
-    "grid": "crs, resolution, bbox of a new cube",
+    "grid": "crs, resolution, bbox, anchored of a new cube",
     "correct": "arguments of correct_cube; leave out to invert the raw pairs",
     "invert": "arguments of invert_cube",
     "cluster": "who works, as of cluster.Workers; auto if left out",
@@ -87,8 +87,8 @@ def run(job: Mapping[str, Any]) -> RunReport:
     return carry_out(job, find(job), step="run")
 
 
-def find(job: Mapping[str, Any]) -> list[Interferogram]:
-    """Check a job and search its source: one record per pair.
+def check(job: Mapping[str, Any]) -> None:
+    """Refuse a job that is wrong whatever its source has.
 
     Raises
     ------
@@ -109,7 +109,20 @@ def find(job: Mapping[str, Any]) -> list[Interferogram]:
         bind("correct", correct_cube, job["cube"], **job["correct"])
         find_correction(**job["correct"])
     bind("invert", invert_cube, job["cube"], **(job.get("invert") or {}))
-    items = bind("search", search, job["source"], **(job.get("search") or {}))()
+    bind("grid", regular_grid, (), **(job.get("grid") or {}))
+    bind("search", search, job["source"], **(job.get("search") or {}))
+
+
+def find(job: Mapping[str, Any]) -> list[Interferogram]:
+    """Check a job and search its source: one record per pair.
+
+    Raises
+    ------
+    ValueError
+        As for `run`.
+    """
+    check(job)
+    items = search(job["source"], **(job.get("search") or {}))
     if not items:
         raise ValueError(
             f"source={job['source']!r}: no interferogram fits search="

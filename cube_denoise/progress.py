@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 log = logging.getLogger(__name__)
 
@@ -12,6 +13,20 @@ LOG_EVERY = 10.0
 """Seconds between log lines."""
 
 Advance = Callable[[float], None]
+Listener = Callable[[str, float, float], None]
+"""Is told what goes on, the amount of work done, and the whole."""
+
+_LISTENER: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def told_to(listener: Listener) -> Iterator[None]:
+    """Tell progress of work begun in here to `listener` alone; its errors end it."""
+    token = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
 
 
 @contextmanager
@@ -36,10 +51,25 @@ def progress(
     callable
         Call it with the amount of work just done.
     """
-    if sys.stderr.isatty():
+    listener = _LISTENER.get()
+    if listener is not None:
+        yield from _told(listener, title, total)
+    elif sys.stderr.isatty():
         yield from _bar(title, total, unit, size)
     else:
         yield from _lines(title, total, unit, size)
+
+
+def _told(listener: Listener, title: str, total: float) -> Iterator[Advance]:
+    done = 0.0
+
+    def advance(amount: float) -> None:
+        nonlocal done
+        done += amount
+        listener(title, done, total)
+
+    listener(title, done, total)
+    yield advance
 
 
 def _bar(title: str, total: float, unit: str, size: float) -> Iterator[Advance]:

@@ -15,7 +15,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = (
     # 1: outside packages only, or each other.
-    "blocks closure cluster cluster_kinds cluster_workers conditions conventions "
+    "blocks closure coarsening cluster cluster_kinds cluster_workers conditions "
+    "conventions "
+    "cluster_jobs json_objects processes "
     "cycle_search device export_folder file_parts gaps grid interferogram inversion "
     "inversion.carried_spread inversion.continuation inversion.elimination "
     "inversion.gaps inversion.incremental inversion.kernel inversion.lanes "
@@ -26,7 +28,8 @@ FLOORS = (
     "models.registry models.restormer models.samplers models.stack "
     "models.stack_features models.stack_loss models.swinir models.unet models.vae "
     "models.vae_fit models.zoo "
-    "network normalise pair_variances places progress raster_access same_pixels "
+    "network normalise pair_variances places product_region product_variables "
+    "progress raster_access same_pixels "
     "simulate.assembly simulate.atmosphere simulate.climate simulate.crack "
     "simulate.deformation simulate.ground simulate.ionosphere simulate.pair_errors "
     "simulate.residual_fields simulate.seeds simulate.sensor simulate.sources "
@@ -51,13 +54,19 @@ FLOORS = (
     "simulate.recipes.dncnn_paper simulate.recipes.poster_sources "
     "simulate.recipes.recipe simulate.recipes.stacks simulate.scene simulate.stack "
     "simulate.transplant stac_item stac_source store store.answers store.drafting "
-    "store.filling store.layout store.owners store.plain store.repository "
+    "store.filling store.layout store.levels store.owners store.plain store.pyramid "
+    "store.repository "
     "store.shards store.staging store.upkeep time_fit velocity",
     # 3: what is done to a cube.
+    "archive frame_status "
     "append catalog changes charts correct cube_fit dataset evaluate.columns "
     "evaluate.held_out evaluate.injection evaluate.recovery evaluate.redrawn "
     "evaluate.scoring export extend inversion_window invert last_inversion "
-    "mintpy_attributes mintpy_export pair_residuals pair_sources plot record_reader "
+    "joining joining.checks joining.decompose joining.equations joining.frames "
+    "joining.ground joining.ground_files joining.join joining.lattice "
+    "joining.offsets joining.seams "
+    "mintpy_attributes mintpy_export pair_residuals pair_sources plot product "
+    "product_folder product_stac record_reader "
     "series_sums stack_samples state summary "
     "unwrapping versions",
     # 4: what fills a cube or a network.
@@ -65,13 +74,16 @@ FLOORS = (
     "evaluate.detection_pictures evaluate.findings "
     "evaluate.injection_pictures evaluate.judge evaluate.page evaluate.pictures "
     "evaluate.record evaluate.report evaluate.station_pictures evaluate.tables ingest "
-    "planned_cube steps training training.adapt training.checkpoint training.fit "
+    "planned_cube publish steps training training.adapt training.checkpoint "
+    "training.fit "
     "training.gate training.generative training.learner training.loader "
     "training.noise2noise training.pairs training.recipe training.run "
     "training.series training.stacks training.task training.transplant warm",
     # 5: composed.
+    "bulk bulk_plan bulk_status "
     "demo dry_run job pipeline separate update",
     # 6: thin.
+    "cli.bulk "
     "__main__ cli cli.application cli.closure cli.judge cli.look cli.make "
     "cli.plan_table cli.residuals cli.separate cli.sources cli.steps cli.versions",
 )
@@ -181,7 +193,10 @@ def test_only_store_writes_zarr() -> None:
     writing = {p for p in FILES if writing_calls(p.read_text())}
     names = {p.stem for p in writing & inside}
     moving = {"repository", "owners"}  # branches only
-    assert names == {"layout", "staging", "answers", "drafting", "plain", *moving}
+    assert names == {
+        *("layout", "staging", "answers", "drafting", "plain", "pyramid"),
+        *moving,
+    }
     assert not writing - inside
 
 

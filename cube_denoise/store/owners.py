@@ -5,15 +5,17 @@ moment, without a file or a server for locks.
 """
 
 import os
-import socket
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from hashlib import sha256
-from pathlib import Path
 from uuid import uuid4
 
 import icechunk
+
+from cube_denoise.processes import Process
+from cube_denoise.processes import born as _born
+from cube_denoise.processes import host as _host
+from cube_denoise.processes import is_running as _is_running
 
 HIDDEN = ("staging-", "work-")
 """Branches that readers are not shown begin with one of these."""
@@ -25,6 +27,8 @@ ends; on the same host it is known whether the process lives."""
 
 _MINE: set[str] = set()
 """Branches that this process is working on."""
+_GONE: set[Process] = set()
+"""Processes of other hosts that are known to work no longer."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,14 @@ def claim(label: str) -> str:
 def release(name: str) -> None:
     """Say that this process works on a branch no longer."""
     _MINE.discard(name)
+
+
+def presume_gone(process: Process) -> None:
+    """Say that a process works no longer: what it left may be taken up at once.
+
+    For one of another host, which cannot be asked, by whoever knows.
+    """
+    _GONE.add(process)
 
 
 def is_hidden(name: str) -> bool:
@@ -87,7 +99,7 @@ def is_live(
         by default.
     """
     owner = owner_of(name)
-    if owner is None:
+    if owner is None or Process(owner.host, owner.pid, owner.born) in _GONE:
         return False
     if owner.host == _host():
         if owner.pid == os.getpid() and owner.born == _born(owner.pid):
@@ -142,31 +154,3 @@ def remove(repository: icechunk.Repository, names: Iterable[str]) -> None:
         except icechunk.IcechunkError:
             if name in repository.list_branches():
                 raise
-
-
-def _host() -> str:
-    return sha256(socket.gethostname().encode()).hexdigest()[:8]
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return _stat(pid)[:1] != ["Z"]  # killed, and not yet waited for
-
-
-def _born(pid: int) -> int:
-    fields = _stat(pid)
-    return int(fields[19]) if len(fields) > 19 else 0
-
-
-def _stat(pid: int) -> list[str]:
-    """Fields of Linux's ``/proc/PID/stat`` from the third on; elsewhere none."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return []
-    return text.rpartition(")")[2].split()
