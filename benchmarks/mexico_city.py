@@ -20,7 +20,7 @@ from cube_denoise.evaluate.judge import applicable_methods
 from cube_denoise.ingest import ingest
 from cube_denoise.invert import invert
 from cube_denoise.network import closure_triplets, triplet_closure
-from cube_denoise.products import read_geotiff_stack
+from cube_denoise.products import read_raster_stack
 
 FOLDER = Path(__file__).parents[2] / "shared/data/mexico-city-s1"
 REFERENCE = {Y: slice(45, 55), X: slice(15, 25)}
@@ -31,7 +31,7 @@ BOWL = -0.05
 
 def mexico_cube(url: Path, *, catalog: Path) -> Path:
     """Index the folder, search the catalog and ingest: the door of a user."""
-    records = read_geotiff_stack(
+    records = read_raster_stack(
         FOLDER,
         pattern="unw/cropA_{reference}-{secondary}_VV_8rlks_eqa_unw.tif",
         coherence="coh/cropA_{reference}-{secondary}_VV_8rlks_flat_eqa_cc.tif",

@@ -1,8 +1,9 @@
 """Images that are parts of files which are no rasters: of HDF5 datasets, or flat.
 
 MintPy and LiCSBAS keep all pairs or dates of a stack in one HDF5 dataset, and LiCSBAS
-its interferograms as bare numbers. They are read by h5py and NumPy, not by GDAL: what
-MintPy compresses (LZF), GDAL's builds do not read.
+and GAMMA interferograms as bare numbers; GUNW and DISP products are groups of datasets,
+with the look direction on a coarse mesh. They are read by h5py and NumPy, not by GDAL:
+what MintPy compresses (LZF), GDAL's builds do not read. HDF5 files may be remote.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,8 @@ import numpy as np
 from affine import Affine
 from rasterio.enums import MaskFlags
 from rasterio.windows import Window
+
+from cube_denoise import hdf5_access
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,12 @@ class Part:
     None: 0 is a value everywhere; (-1, -1): nowhere."""
     dtype: str = "<f4"
     """Of a flat file."""
+    mesh: tuple[str, str, str] | None = None
+    """Datasets with the x, y and height of the nodes of a coarse mesh, in the CRS of
+    the image and m: the dataset has the dims (height, y, x), and the image is
+    interpolated in it at the height 0, on the ellipsoid."""
+    period: float | None = None
+    """Of a mesh of angles: 360 if it is in degrees."""
 
     def told(self) -> dict[str, Any]:
         """As JSON has it, without what is as by default; `from_told` reads it back."""
@@ -42,9 +51,9 @@ class Part:
     @classmethod
     def from_told(cls, told: Mapping[str, Any]) -> Self:
         """Read what `told` has given; `ValueError` if it is something else."""
-        place = told.get("reference")
+        names = {"reference", "mesh"} & set(told)
         try:
-            return cls(**{**told, "reference": None if place is None else tuple(place)})
+            return cls(**{**told, **{n: tuple(told[n]) for n in names}})
         except TypeError:
             raise ValueError(f"{told} does not tell a part of a file") from None
 
@@ -82,6 +91,45 @@ class PartRaster:
         return np.asarray(self.values[where])
 
 
+class MeshRaster(PartRaster):
+    """A mesh, interpolated on the pixels of an image."""
+
+    def __init__(
+        self, file: Any, part: Part, shape: tuple[int, int], transform: Affine
+    ) -> None:
+        from scipy.interpolate import RegularGridInterpolator
+
+        assert part.mesh is not None
+        x, y, height = (np.asarray(file[name], "float64") for name in part.mesh)
+        nodes = filled(file[part.dataset])
+        if part.period is not None:  # all within half a turn of one of them
+            turn, start = part.period, np.nanmax(nodes)
+            nodes = start + (nodes - start + turn / 2) % turn - turn / 2
+        outside: dict[str, Any] = {"bounds_error": False, "fill_value": np.nan}
+        try:
+            level = RegularGridInterpolator((height,), nodes, **outside)([0.0])[0]
+            self.surface = RegularGridInterpolator((y, x), level, **outside)
+        except ValueError as error:
+            raise OSError(f"{part.dataset!r} is no mesh: {error}") from None
+        super().__init__(None, part, shape, transform)
+
+    def _layer(self, k: int | None, rows: slice, columns: slice) -> np.ndarray:
+        middles = np.meshgrid(
+            np.arange(columns.start, columns.stop) + 0.5,
+            np.arange(rows.start, rows.stop) + 0.5,
+        )
+        x, y = self.transform * middles
+        return np.asarray(self.surface((y, x)))
+
+
+def filled(dataset: Any) -> np.ndarray:
+    """Values of a HDF5 dataset, float64, with NaN for its ``_FillValue``."""
+    values = np.asarray(dataset, "float64")
+    if "_FillValue" in dataset.attrs:
+        values[values == np.ravel(dataset.attrs["_FillValue"])[0]] = np.nan
+    return values
+
+
 @contextmanager
 def opened(
     path: str | Path, part: Part, shape: tuple[int, int], transform: Affine
@@ -91,7 +139,7 @@ def opened(
     Parameters
     ----------
     path : str or pathlib.Path
-        Local.
+        Of a flat file, local; of a HDF5 file as in `hdf5_access.opened`.
     part : Part
     shape : (rows, columns)
         That the image must have.
@@ -102,15 +150,19 @@ def opened(
     ------
     OSError
         If the file or the part is not there, or has another shape.
+    places.PlaceError
+        If the place of a remote file as a whole is not there or refuses.
     """
     if part.dataset is None:
         yield PartRaster(_flat(Path(path), part.dtype, shape), part, shape, transform)
         return
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        if part.dataset not in file:
-            raise OSError(f"{path} has no dataset {part.dataset!r}")
+    with hdf5_access.opened(path) as file:
+        absent = [n for n in (part.dataset, *(part.mesh or ())) if n not in file]
+        if absent:
+            raise OSError(f"{path} has no dataset {absent[0]!r}")
+        if part.mesh is not None:
+            yield MeshRaster(file, part, shape, transform)
+            return
         values = file[part.dataset]
         deep = [k for k in (part.layer, part.minus) if k is not None]
         fits = values.shape[-2:] == shape and values.ndim == (3 if deep else 2)

@@ -36,6 +36,8 @@ class Asset:
     part: Part | None = None
     """Which image of the file it is, where that is no raster. Its grid is that of the
     interferogram."""
+    band: int = 1
+    """Which band of a raster."""
 
 
 ROLES: dict[str, str] = {
@@ -47,10 +49,16 @@ ROLES: dict[str, str] = {
     "los_east": "1",
     "los_north": "1",
     "los_up": "1",
+    "connected_components": "1",
+    "mask": "1",
 }
 """Roles of assets and their units. ``look_elevation`` is the angle to the sensor above
 the horizontal, ``look_orientation`` its direction from east, counter-clockwise;
-``los_east``, ``los_north`` and ``los_up`` are the unit vector to it instead."""
+``los_east``, ``los_north`` and ``los_up`` are the unit vector to it instead, of which
+the last may be left out."""
+MASKS = ("connected_components", "mask")
+"""Roles of what tells where the phase holds: where it is above 0. Component 0 is what
+could not be unwrapped reliably."""
 
 
 @dataclass(frozen=True)
@@ -161,9 +169,11 @@ class Raster(NamedTuple):
     nodata: float | None
     tags: Mapping[str, str]
     dtype: str
+    unit: str
+    """As its header tells; empty where it does not."""
 
 
-def read_raster(path: str | Path) -> Raster:
+def read_raster(path: str | Path, band: int = 1) -> Raster:
     """Read where a raster lies and what it says of itself; no pixels."""
     try:
         with opened(str(path)) as source:
@@ -171,14 +181,17 @@ def read_raster(path: str | Path) -> Raster:
                 raise ValueError(
                     f"{path} has no CRS: give it one with gdal_edit -a_srs"
                 )
+            if not 1 <= band <= source.count:
+                raise ValueError(f"{path} has {source.count} bands: {band=} is none")
             code = source.crs.to_epsg()
             return Raster(
                 crs=source.crs.to_wkt() if code is None else f"EPSG:{code}",
                 shape=(source.height, source.width),
                 transform=tuple(source.transform)[:6],
-                nodata=source.nodata,
+                nodata=source.nodatavals[band - 1],
                 tags=source.tags(),
-                dtype=source.dtypes[0],
+                dtype=source.dtypes[band - 1],
+                unit=source.units[band - 1] or "",
             )
     except RasterioIOError as error:
         reason = without_secrets(str(error))

@@ -17,6 +17,7 @@ from typing import Any
 
 from cube_denoise.conventions import SENTINEL1_WAVELENGTH, SPEED_OF_LIGHT
 from cube_denoise.file_parts import Part
+from cube_denoise.gamma import map_grid, read_number, read_parameters
 from cube_denoise.interferogram import ROLES, Asset, Interferogram, read_raster
 from cube_denoise.series_pairs import consecutive_pairs
 
@@ -29,8 +30,18 @@ STATIC = {"elevation": "hgt", "los_east": "E", "los_north": "N", "los_up": "U"}
 """Role -> name of a layer that all pairs share; as flat files E.geo, N.geo, U.geo."""
 
 
-def is_licsar(folder: Path) -> bool:
-    """Whether there is an interferogram as LiCSAR or LiCSBAS names them."""
+def licsar_folder(place: Path) -> Path | None:
+    """Folder of interferograms as LiCSAR or LiCSBAS names them: this or one in it.
+
+    Of a frame folder ``GEOC`` or ``interferograms``, or else the one ``GEOCml*``.
+    """
+    masked = list(place.glob("GEOCml*"))
+    inside = [place / "GEOC", place / "interferograms"]
+    candidates = (place, *inside, *(masked if len(masked) == 1 else ()))
+    return next((c for c in candidates if c.is_dir() and _is_licsar(c)), None)
+
+
+def _is_licsar(folder: Path) -> bool:
     return any(
         (pair / f"{pair.name}{end}").is_file()
         for pair in folder.iterdir()
@@ -73,18 +84,20 @@ def read_licsar(folder: str | Path, *, track: str | None = None) -> list[Interfe
             f"{folder} has no YYYYMMDD_YYYYMMDD/YYYYMMDD_YYYYMMDD.geo.unw.tif (LiCSAR) "
             "nor .unw (LiCSBAS)"
         )
-    text = _parameters(*(p / "metadata.txt" for p in places))
-    text |= _parameters(folder / "slc.mli.par")
+    text = read_parameters(*(p / "metadata.txt" for p in places))
+    text |= read_parameters(folder / "slc.mli.par")
     depth = _baselines(*(p / "baselines" for p in places))
     shared: dict[str, Any] = {
         "track": track or _track(folder),
         "wavelength": _wavelength(text, folder),
-        "incidence_angle": _number(text, "avg_incidence_angle", folder),
-        "heading": _number(text, "heading", folder),
+        "incidence_angle": read_number(text, "avg_incidence_angle", folder),
+        "heading": read_number(text, "heading", folder),
         "phase_sign": 1,
     }
     if not tiled:
-        shared |= _grid(_parameters(folder / "EQA.dem_par"), folder / "EQA.dem_par")
+        shared |= map_grid(
+            read_parameters(folder / "EQA.dem_par"), folder / "EQA.dem_par"
+        )
         layers = _flat_layers(folder, shared["shape"])
     else:
         layers = _raster_layers(places)
@@ -142,7 +155,7 @@ def read_licsbas(path: str | Path, *, track: str | None = None) -> list[Interfer
 
     path = Path(path).resolve()
     info = path.parent / "info"
-    text = _parameters(info / "slc.mli.par", info / "13parameters.txt")
+    text = read_parameters(info / "slc.mli.par", info / "13parameters.txt")
     if not {"wavelength", "radar_frequency"} & set(text):
         warnings.warn(
             f"{info} does not tell the wavelength: taken to be that of Sentinel-1, "
@@ -181,7 +194,7 @@ def read_licsbas(path: str | Path, *, track: str | None = None) -> list[Interfer
         "wavelength": _wavelength(text, info),
         "incidence_angle": None,
         "heading": None,
-        **_grid(_parameters(info / "EQA.dem_par") | told, path),
+        **map_grid(read_parameters(info / "EQA.dem_par") | told, path),
     }
     layers = _flat_layers(path.parent / "results", shared["shape"]) | {
         role: Asset(str(path), role, ROLES[role], _none(role), part=Part(name))
@@ -281,43 +294,10 @@ def _track(place: Path) -> str:
     )
 
 
-def _parameters(*files: Path) -> dict[str, str]:
-    """Keys and values (``key: value unit`` or ``key=value``) of the files there are."""
-    found: dict[str, str] = {}
-    for file in files:
-        if file.is_file():
-            for line in file.read_text().splitlines():
-                if match := re.match(r"(\w+)\s*[:=]\s*(\S+)", line):
-                    found.setdefault(match[1], match[2])
-    return found
-
-
-def _number(text: Mapping[str, str], name: str, where: Path) -> float | None:
-    try:
-        return float(text[name]) if name in text else None
-    except ValueError:
-        raise ValueError(f"{name}={text[name]!r} of {where} must be a number") from None
-
-
-def _grid(text: Mapping[str, str], where: Path) -> dict[str, Any]:
-    """Grid of GAMMA's map parameters, whose corner is the centre of a pixel."""
-    names = ("corner_lat", "corner_lon", "post_lat", "post_lon", "nlines", "width")
-    values = [_number(text, name, where) for name in names]
-    if None in values:
-        missing = [n for n, v in zip(names, values, strict=True) if v is None]
-        raise ValueError(f"{where} is not there or does not tell {', '.join(missing)}")
-    lat, lon, dy, dx, rows, columns = (v for v in values if v is not None)
-    return {
-        "crs": "EPSG:4326",
-        "shape": (int(rows), int(columns)),
-        "transform": (dx, 0.0, lon - dx / 2, 0.0, dy, lat - dy / 2),
-    }
-
-
 def _wavelength(text: Mapping[str, str], where: Path) -> float:
     """m; that of Sentinel-1, which alone LiCSAR processes, where nothing tells it."""
-    length = _number(text, "wavelength", where)
-    frequency = _number(text, "radar_frequency", where)
+    length = read_number(text, "wavelength", where)
+    frequency = read_number(text, "radar_frequency", where)
     if length is None and frequency:
         length = SPEED_OF_LIGHT / frequency
     return SENTINEL1_WAVELENGTH if length is None else length

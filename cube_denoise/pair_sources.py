@@ -11,14 +11,17 @@ from odc.geo.geobox import GeoBox
 from cube_denoise import store
 from cube_denoise.blocks import Window, spans, windows
 from cube_denoise.conventions import PAIR, VARIABLES, X, Y, los_unit_vector
-from cube_denoise.interferogram import Interferogram
+from cube_denoise.interferogram import MASKS, Interferogram
 from cube_denoise.normalise import five_numbers, sample_stride
 from cube_denoise.record_reader import RecordReader
 
 LOOK_VECTOR = ("los_east", "los_north", "los_up")
 """Roles, and layers of the cube: the unit vector from the ground to the satellite."""
+LOOK_HORIZONTAL = LOOK_VECTOR[:2]
+"""Roles of the same without what follows from them: satellites are above."""
 LOOK_ANGLES = ("look_elevation", "look_orientation")
 """Roles of the same as angles."""
+LOOKS = (LOOK_VECTOR, LOOK_HORIZONTAL, LOOK_ANGLES)
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,13 @@ class RasterPairs:
     ) -> Iterator[tuple[dict[str, slice], np.ndarray, np.ndarray | None]]:
         """Window, phase and coherence, if it has one, of every block of record `k`."""
         record = self.records[k]
-        with self._open(record, ("unwrapped_phase", "coherence")) as read:
+        roles = ("unwrapped_phase", "coherence", *MASKS)
+        with self._open(record, roles) as read:
             for window in _blocks(shape, self.block):
                 phase = read("unwrapped_phase", window)
+                for role in MASKS:
+                    if role in record.assets:
+                        phase[~(read(role, window) > 0)] = np.nan
                 if record.phase_sign < 0:
                     np.negative(phase, out=phase)
                 if "coherence" not in record.assets:
@@ -69,7 +76,7 @@ class RasterPairs:
         return [
             r
             for r in self.records
-            if any(set(names) <= set(r.assets) for names in (LOOK_VECTOR, LOOK_ANGLES))
+            if any(set(names) <= set(r.assets) for names in LOOKS)
             or (r.incidence_angle is not None and r.heading is not None)
         ]
 
@@ -95,9 +102,7 @@ class RasterPairs:
     def _read_look(
         self, record: Interferogram, shape: tuple[int, int]
     ) -> Iterator[tuple[Window, dict[str, np.ndarray]]]:
-        names = next(
-            (n for n in (LOOK_VECTOR, LOOK_ANGLES) if set(n) <= set(record.assets)), ()
-        )
+        names = next((n for n in LOOKS if set(n) <= set(record.assets)), ())
         if not names:
             assert record.incidence_angle is not None
             assert record.heading is not None
@@ -116,6 +121,14 @@ class RasterPairs:
             for window in _blocks(shape, self.block):
                 if names == LOOK_VECTOR:
                     yield window, {name: read(name, window) for name in names}
+                    continue
+                if names == LOOK_HORIZONTAL:
+                    east, north = (read(name, window) for name in names)
+                    above = np.sqrt(1 - east**2 - north**2)
+                    yield (
+                        window,
+                        dict(zip(LOOK_VECTOR, (east, north, above), strict=True)),
+                    )
                     continue
                 up, around = (read(name, window) for name in names)
                 yield (

@@ -312,6 +312,13 @@ def without_secrets(text: str) -> str:
     return re.sub(r"(://[^\s?'\"]+)\?[^\s'\")]*", r"\1", text)
 
 
+def object_of(url: str) -> tuple[Any, str]:
+    """Object store (obstore) of the folder that an object is in, and its name there."""
+    folder, _, name = url.partition("?")[0].rpartition("/")
+    query = f"?{urlsplit(url).query}" if "?" in url else ""
+    return object_store(folder + query), name
+
+
 def read_text(url: str) -> str:
     """Text of an object in a bucket.
 
@@ -322,10 +329,8 @@ def read_text(url: str) -> str:
     """
     import obstore
 
-    folder, _, name = url.partition("?")[0].rpartition("/")
-    query = f"?{urlsplit(url).query}" if "?" in url else ""
     try:
-        got = obstore.get(object_store(folder + query), name).bytes()
+        got = obstore.get(*object_of(url)).bytes()
         return bytes(got).decode()
     except PlaceError:
         raise

@@ -17,7 +17,7 @@ from rasterio.windows import Window as RasterWindow
 from cube_denoise import file_parts, store
 from cube_denoise.conventions import X, Y
 from cube_denoise.file_parts import Part
-from cube_denoise.interferogram import Asset, Interferogram
+from cube_denoise.interferogram import MASKS, Asset, Interferogram
 from cube_denoise.places import PlaceError, without_secrets
 from cube_denoise.raster_access import opened, refusal
 from cube_denoise.same_pixels import SamePixels
@@ -76,15 +76,21 @@ class RecordReader:
             )
             and all(abs(o - round(o)) < 1e-3 for o in offset)
         )
-        if aligned and (same := SamePixels.of(raster, self.grid, asset.nodata)):
+        band = asset.band
+        if band > raster.count:
+            shown = without_secrets(asset.href)
+            raise store.SkipTask(f"{shown} has no band {band}")
+        same = SamePixels.of(raster, self.grid, asset.nodata, band=band)
+        if aligned and same:
             return same
+        nearest = aligned or asset.role in MASKS
         assert self.grid.crs is not None
         options: dict[str, Any] = {
             "crs": self.grid.crs.to_wkt(),
             "transform": self.grid.affine,
             "height": self.grid.shape[0],
             "width": self.grid.shape[1],
-            "resampling": Resampling.nearest if aligned else Resampling.bilinear,
+            "resampling": Resampling.nearest if nearest else Resampling.bilinear,
             "nodata": np.nan,
             "dtype": "float32",
             # Left to itself GDAL chooses both anew for every block that is read: how
@@ -114,7 +120,7 @@ class RecordReader:
             return np.full((y.stop - y.start, x.stop - x.start), np.nan, "float32")
         where = RasterWindow(x.start, y.start, x.stop - x.start, y.stop - y.start)
         try:
-            values = self.open[role].read(1, window=where)
+            values = self.open[role].read(self.record.assets[role].band, window=where)
         except UNREADABLE as error:
             href = self.record.assets[role].href
             if reason := refusal(href, str(error)):

@@ -61,23 +61,27 @@ class SamePixels:
         raster: rasterio.DatasetReader | PartRaster,
         grid: GeoBox,
         nodata: float | None,
+        *,
+        band: int = 1,
     ) -> Self | None:
         """The raster on a grid of its own CRS; None if it has to be warped.
 
         Parameters
         ----------
         raster : rasterio.DatasetReader or file_parts.PartRaster
-            Open, of one band or more; the first is read.
+            Open.
         grid : odc.geo.geobox.GeoBox
             Where it is to be read.
         nodata : float, optional
             Value that means no data; that of the file when not given.
+        band : int
+            That will be read.
         """
         place = place_on(grid, raster.transform)
         if (
             place is None
-            or raster.dtypes[0] != "float32"
-            or raster.mask_flag_enums[0] not in PLAIN
+            or raster.dtypes[band - 1] != "float32"
+            or raster.mask_flag_enums[band - 1] not in PLAIN
         ):
             return None
         told = raster.nodata if nodata is None else nodata

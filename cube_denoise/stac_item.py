@@ -43,7 +43,7 @@ def to_item(interferogram: Interferogram) -> pystac.Item:
     What the extensions cannot hold exactly is kept in ``cube_denoise:wavelength`` (m),
     ``cube_denoise:heading`` (degrees clockwise from north) and
     ``cube_denoise:phase_sign``; which image of a file an asset is, in its
-    ``cube_denoise:part``.
+    ``cube_denoise:part``; which band of a raster, in its ``cube_denoise:band``.
     """
     record = interferogram
     frequency = SPEED_OF_LIGHT / record.wavelength / 1e9
@@ -94,6 +94,8 @@ def to_item(interferogram: Interferogram) -> pystac.Item:
         fields: dict[str, Any] = {"raster:bands": [description]}
         if asset.part is not None:
             fields[_OWN + "part"] = asset.part.told()
+        if asset.band != 1:
+            fields[_OWN + "band"] = asset.band
         item.add_asset(
             role,
             pystac.Asset(
@@ -239,6 +241,7 @@ def _assets(item: pystac.Item, name: str) -> dict[str, Asset]:
                 scale=float(about.get("scale", 1)),
                 offset=float(about.get("offset", 0)),
                 part=None if part is None else Part.from_told(part),
+                band=int(asset.extra_fields.get(_OWN + "band", 1)),
             )
     return found
 

@@ -18,7 +18,8 @@ FLOORS = (
     "blocks closure coarsening cluster cluster_kinds cluster_workers conditions "
     "conventions "
     "cluster_jobs json_objects processes "
-    "cycle_search device export_folder file_parts gaps grid interferogram inversion "
+    "cycle_search device export_folder file_parts gamma gaps grid hdf5_access "
+    "interferogram inversion "
     "inversion.carried_spread inversion.continuation inversion.elimination "
     "inversion.gaps inversion.incremental inversion.kernel inversion.lanes "
     "inversion.robust inversion.solver inversion.spread inversion.tensor_spread "
@@ -36,7 +37,7 @@ FLOORS = (
     "simulate.spectrum simulate.stack_delays simulate.stations simulate.surface "
     "simulate.time_functions simulate.turbulence time_models",
     # 2: one thing each.
-    "corrections corrections.catalogue corrections.common_scene "
+    "aria corrections corrections.catalogue corrections.common_scene "
     "corrections.components corrections.correction corrections.elevation "
     "corrections.independent corrections.local_elevation corrections.network "
     "corrections.principal corrections.ramp corrections.separation corrections.series "
@@ -44,7 +45,8 @@ FLOORS = (
     "corrections.wiener delay_files delays evaluate evaluate.consistency "
     "evaluate.gnss evaluate.scores evaluate.similarity evaluate.station_misfit "
     "evaluate.stations evaluate.structure evaluate.uncertainty halo hyp3 inference "
-    "licsbas map_axes mintpy model_card products rate_error reference reference_area "
+    "licsbas map_axes mintpy model_card nisar opera product_files products "
+    "raster_stack rate_error reference reference_area "
     "reference_date reference_pixels separation separation.clusters "
     "separation.cluster_removal separation.coarse separation.evidence "
     "separation.methods separation.removal "
@@ -80,8 +82,7 @@ FLOORS = (
     "training.noise2noise training.pairs training.recipe training.run "
     "training.series training.stacks training.task training.transplant warm",
     # 5: composed.
-    "bulk bulk_plan bulk_status "
-    "demo dry_run job pipeline separate update",
+    "bulk bulk_plan bulk_status demo dry_run job pipeline separate update",
     # 6: thin.
     "cli.bulk "
     "__main__ cli cli.application cli.closure cli.judge cli.look cli.make "

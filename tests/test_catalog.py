@@ -26,7 +26,7 @@ from cube_denoise.catalog import (
     write_items,
 )
 from cube_denoise.conventions import SPEED_OF_LIGHT
-from cube_denoise.products import ROLES, Asset, Interferogram, read_geotiff_stack
+from cube_denoise.products import ROLES, Asset, Interferogram, read_raster_stack
 
 MEXICO = Path(__file__).parents[2] / "shared/data/mexico-city-s1"
 START = datetime(2018, 1, 6, 0, 40, 21, tzinfo=UTC)
@@ -344,7 +344,7 @@ def test_bad_sources(tmp_path):
 @pytest.mark.skipif(not MEXICO.is_dir(), reason=f"real data not found: {MEXICO}")
 def test_real_stack_through_a_catalog(tmp_path):
     pattern = "{reference}-{secondary}_VV_8rlks_eqa_unw.tif"
-    stack = read_geotiff_stack(
+    stack = read_raster_stack(
         MEXICO, pattern=f"unw/cropA_{pattern}", baselines="pairs.csv", track="A005"
     )
     path = write_catalog(stack, tmp_path)

@@ -14,8 +14,8 @@ from cube_denoise.products import (
     Interferogram,
     earlier_first,
     find_products,
-    read_geotiff_stack,
     read_hyp3,
+    read_raster_stack,
     relative_orbit,
 )
 
@@ -222,7 +222,7 @@ def test_bad_products_are_reported_and_do_not_stop(tmp_path):
 
 @needs_mexico
 def test_mexico_stack_is_what_its_readme_says():
-    stack = read_geotiff_stack(MEXICO, **MEXICO_STACK)
+    stack = read_raster_stack(MEXICO, **MEXICO_STACK)
     assert len(stack) == 30
     first = stack[0]
     assert first.key == ("2018-01-06", "2018-01-30", "A005")
@@ -244,7 +244,7 @@ def test_mexico_stack_is_what_its_readme_says():
 @needs_mexico
 def test_mexico_without_baselines_is_nan_and_options_win():
     options = {"pattern": MEXICO_STACK["pattern"], "track": "A005"}
-    one, *_ = read_geotiff_stack(
+    one, *_ = read_raster_stack(
         MEXICO, wavelength=0.0555, incidence_angle=40.0, heading=-13.0, **options
     )
     assert math.isnan(one.perpendicular_baseline)
@@ -256,7 +256,7 @@ def test_mexico_without_baselines_is_nan_and_options_win():
 def test_licsar_like_folders_and_later_first(tmp_path):
     for pair in ("20200113_20200101", "20200101_20200125"):
         write_tif(tmp_path / f"GEOC/{pair}/{pair}.geo.unw.tif", nodata=math.nan)
-    swapped, other = read_geotiff_stack(
+    swapped, other = read_raster_stack(
         tmp_path,
         pattern="GEOC/{reference}_{secondary}/{reference}_{secondary}.geo.unw.tif",
         track="D021",
@@ -271,7 +271,7 @@ def test_stack_errors_are_one_clear_sentence(tmp_path):
     options = {"pattern": "{reference}_{secondary}*.tif", "track": "A005"}
 
     def read(**more):
-        return read_geotiff_stack(tmp_path, **options | more)
+        return read_raster_stack(tmp_path, **options | more)
 
     with pytest.raises(ValueError, match=r"pattern='.*' matches no file in"):
         read()
