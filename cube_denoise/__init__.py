@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from cube_denoise.mintpy_export import export_mintpy
     from cube_denoise.models.zoo import load_model
     from cube_denoise.pipeline import run
+    from cube_denoise.product import open_velocity
+    from cube_denoise.publish import publish
     from cube_denoise.separate import separate
     from cube_denoise.simulate.scene import simulate_scene
     from cube_denoise.simulate.stack import simulate_stack
@@ -49,7 +51,9 @@ __all__ = [
     "invert_cube",
     "load_model",
     "open_cube",
+    "open_velocity",
     "pair_std",
+    "publish",
     "run",
     "search",
     "separate",
@@ -72,7 +76,9 @@ _HOMES = {
     "invert_cube": "steps",
     "load_model": "models.zoo",
     "open_cube": "store",
+    "open_velocity": "product",
     "pair_std": "correct",
+    "publish": "publish",
     "run": "pipeline",
     "search": "catalog",
     "separate": "separate",

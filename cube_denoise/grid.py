@@ -1,7 +1,7 @@
 """The fixed pixel grid of a cube (an `odc.geo.geobox.GeoBox`) and its attributes."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import xarray as xr
@@ -27,6 +27,13 @@ CONVENTIONS = (
         "description": "Spatial coordinate information",
     },
 )
+MULTISCALES = {
+    "uuid": "d35379db-88df-4056-af3a-620245f8e347",
+    "name": "multiscales",
+    "schema_url": "https://raw.githubusercontent.com/zarr-conventions/multiscales/refs/tags/v1/schema.json",
+    "spec_url": "https://github.com/zarr-conventions/multiscales/blob/v1/README.md",
+    "description": "Multiscale layout of zarr datasets",
+}
 
 
 def regular_grid(
@@ -35,6 +42,7 @@ def regular_grid(
     crs: str | None = None,
     resolution: float | None = None,
     bbox: tuple[float, float, float, float] | None = None,
+    anchored: bool = False,
 ) -> GeoBox:
     """Grid that covers rasters, snapped so that neighbouring grids share pixel edges.
 
@@ -49,6 +57,9 @@ def regular_grid(
         when `crs` differs from the rasters').
     bbox : (west, south, east, north), optional
         Longitudes and latitudes in degrees; the union of the rasters when not given.
+    anchored : bool
+        Whether edges fall on multiples of the resolution even where those of the
+        rasters do not: all such grids of one CRS and resolution share pixel edges.
 
     Returns
     -------
@@ -98,6 +109,7 @@ def regular_grid(
         if union[0] >= union[2] or union[1] >= union[3]:
             raise ValueError(f"{bbox=} does not overlap any of the rasters")
     own = same_crs and math.isclose(resolution, abs(first.affine.a), rel_tol=1e-9)
+    own = own and not anchored
     origin = (first.affine.c, first.affine.f) if own else (0.0, 0.0)
     step_y = abs(first.affine.e) if own else resolution
     left = _snap(union[0], origin[0], resolution, math.floor)
@@ -118,6 +130,13 @@ def regular_grid(
         origin[1] + top * step_y,
     )
     return GeoBox((top - bottom, right - left), transform, target)
+
+
+def is_anchored(grid: GeoBox) -> bool:
+    """Whether the edges of a grid are at multiples of its resolution."""
+    a = grid.affine
+    lines = (a.c / a.a, a.f / a.e)
+    return a.a == -a.e and all(abs(n - round(n)) < 1e-3 for n in lines)
 
 
 def _known_crs(crs: Any) -> CRS:
@@ -142,8 +161,17 @@ def _snap(value: float, origin: float, step: float, rounding: Any) -> int:
     return nearest if abs(position - nearest) < 1e-3 else rounding(position)
 
 
-def zarr_attributes(grid: GeoBox) -> dict[str, Any]:
-    """Group attributes of the Zarr conventions ``proj:`` and ``spatial:``."""
+def zarr_attributes(grid: GeoBox, *, levels: Sequence[GeoBox] = ()) -> dict[str, Any]:
+    """Group attributes of the Zarr conventions proj, spatial and multiscales.
+
+    Parameters
+    ----------
+    grid : odc.geo.geobox.GeoBox
+        Of the group.
+    levels : sequence of odc.geo.geobox.GeoBox
+        Coarser grids, each of twice the pixel size of the one before, in the
+        subgroups ``1``, ``2``, ...; level 0 is in the group itself.
+    """
     bounds = grid.boundingbox
     if grid.crs is None:
         raise ValueError(f"{grid=} has no CRS: a cube needs one")
@@ -151,7 +179,7 @@ def zarr_attributes(grid: GeoBox) -> dict[str, Any]:
     projection = (
         {"proj:code": f"EPSG:{epsg}"} if epsg else {"proj:wkt2": grid.crs.to_wkt()}
     )
-    return {
+    found = {
         "zarr_conventions": [dict(c) for c in CONVENTIONS],
         **projection,
         "spatial:dimensions": ["y", "x"],
@@ -160,6 +188,40 @@ def zarr_attributes(grid: GeoBox) -> dict[str, Any]:
         "spatial:bbox": [bounds.left, bounds.bottom, bounds.right, bounds.top],
         "spatial:registration": "pixel",
     }
+    if levels:
+        found["zarr_conventions"] += [dict(MULTISCALES)]
+        boxes = enumerate((grid, *levels))
+        found["multiscales"] = {
+            "layout": [_layout(k, box) for k, box in boxes],
+            "resampling_method": "average",
+        }
+    return found
+
+
+def _layout(level: int, grid: GeoBox) -> dict[str, Any]:
+    """Entry of a level in ``multiscales``."""
+    step = 2.0 if level else 1.0
+    found = {
+        "asset": str(level or "."),
+        "transform": {"scale": [step, step], "translation": [0.0, 0.0]},
+        "spatial:shape": list(grid.shape),
+        "spatial:transform": list(grid.affine)[:6],
+    }
+    return found | ({"derived_from": str(level - 1 or ".")} if level else {})
+
+
+def coarser_grids(grid: GeoBox, *, smallest: int) -> list[GeoBox]:
+    """Grids of 2, 4, ... times the pixel size, down to one of `smallest` pixels a side.
+
+    All begin at the same corner; the last row and column may reach beyond `grid`.
+    """
+    found = []
+    while max(grid.shape) > smallest:
+        rows, columns = grid.shape
+        shape = (-(-rows // 2), -(-columns // 2))
+        grid = GeoBox(shape, grid.affine * Affine.scale(2), grid.crs)
+        found.append(grid)
+    return found
 
 
 def grid_of(attributes: Any) -> GeoBox:

@@ -25,7 +25,10 @@ from cube_denoise.store.layout import (
     write_layers,
     writing_unit,
 )
+from cube_denoise.store.levels import open_level
+from cube_denoise.store.owners import presume_gone
 from cube_denoise.store.plain import export_zarr
+from cube_denoise.store.pyramid import write_pyramid
 from cube_denoise.store.repository import (
     CubeChangedError,
     CubeError,
@@ -70,12 +73,15 @@ __all__ = [
     "newest",
     "newest_step",
     "open_cube",
+    "open_level",
     "open_repository",
+    "presume_gone",
     "remove",
     "rollback",
     "stage",
     "storage",
     "visible_branches",
     "write_layers",
+    "write_pyramid",
     "writing_unit",
 ]

@@ -112,7 +112,7 @@ def create_cube(
             name, dims = str(key), [str(d) for d in coordinate.dims]
             attrs = dict(coordinate.attrs)
             if name in (Y, X):
-                attrs = _axis_attributes(name, grid)
+                attrs = axis_attributes(name, grid)
             values = coordinate.values
             array = root.create_array(
                 name,
@@ -157,7 +157,8 @@ def create_cube(
         raise CubeError(f"url={str(url)!r} cannot be made: {error}") from None
 
 
-def _axis_attributes(name: str, grid: GeoBox) -> dict[str, str]:
+def axis_attributes(name: str, grid: GeoBox) -> dict[str, str]:
+    """CF attributes of the coordinate ``y`` or ``x``."""
     if grid.crs is not None and grid.crs.geographic:
         known = {Y: ("latitude", "degrees_north"), X: ("longitude", "degrees_east")}
     else:
