@@ -1,0 +1,255 @@
+r"""Equations of the offsets: differences in shared cells, comparisons at points.
+
+A frame f sees, in the mean over a cell, :math:`y_f = l_f \cdot u + B_f p_f + e_f`: the
+ground's velocity u along its look vector, its own offset (and ramp) :math:`p_f`, noise.
+
+* In cells that frames of the same side share, differences over the pixels that both
+  see, :math:`y_a - y_b = (l_a - l_b) \cdot u + B_a p_a - B_b p_b + e_a - e_b`. u is
+  what the ground is known to do (0 without anything) with the covariance `UNKNOWN`
+  beside; frames of one track have :math:`l_a = l_b`, and then it is all the same.
+* At points whose velocity g is known, :math:`y_f - l_f \cdot g = B_f p_f + e_f - l_f
+  \cdot e_g`, where all frames share the error of the point.
+
+So horizontal motion, seen under the angles that change along and between swaths, is
+taken out with the look vectors of every place, and does not become a ramp.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from cube_denoise.evaluate.gnss import COMPONENTS, STATION
+from cube_denoise.joining.ground import Ground
+from cube_denoise.joining.lattice import Basis, Lattice, Summary, common, extent
+
+UNKNOWN = np.diag([0.03, 0.03, 0.01]) ** 2
+"""(m/yr)^2: covariance of east, north, up of ground of which nothing is known."""
+LOCAL = np.diag([0.005, 0.005, 0.01]) ** 2
+"""(m/yr)^2: what ground does beside the motion that stations or a plate tell."""
+FEWEST = 3
+"""Squares that two frames must share in a cell."""
+TIE_SQUARES = 1
+"""Squares beside the one that holds a point whose mean is compared with it."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Equations of one cell or point: ``values = design @ coefficients + error``."""
+
+    frames: tuple[int, ...]
+    """Frames whose noise is in it, by position."""
+    pairs: tuple[tuple[int, int], ...]
+    """Frames that each equation compares; (f, -1): a frame and a point."""
+    values: np.ndarray
+    """m/yr, shape (equations,)."""
+    design: np.ndarray
+    """Shape (equations, coefficients of all frames)."""
+    mixing: np.ndarray
+    """What of the noise of `frames` is in each equation, shape (equations, frames)."""
+    noise: np.ndarray
+    """Variance of the noise of `frames`, (m/yr)^2."""
+    ground: np.ndarray
+    """Covariance of what the ground does, shape (equations, equations)."""
+    where: tuple[float, float]
+    """x, y of the map."""
+    inflation: float = 1.0
+    """Of the noise, for being far off."""
+
+    @property
+    def is_tie(self) -> bool:
+        """Whether these are of a point."""
+        return self.pairs[0][1] < 0
+
+    def covariance(self, factor: float) -> np.ndarray:
+        """Of the errors, with the noise times a factor."""
+        noise = factor * self.inflation * self.noise
+        return self.ground + (self.mixing * noise) @ self.mixing.T
+
+
+def sides(summaries: Sequence[Summary]) -> list[tuple[str, bool]]:
+    """Which side each frame sees the ground from: direction, and east or west of it."""
+    return [(s.frame.track[0], bool(s.look[:, 0].mean() > 0)) for s in summaries]
+
+
+def overlap_rows(
+    summaries: Sequence[Summary],
+    bases: Sequence[Basis],
+    lattice: Lattice,
+    ground: Ground | None,
+) -> list[Rows]:
+    """Differences in every cell that frames of one side share, cell by cell."""
+    side = sides(summaries)
+    cells: dict[int, list[_Shared]] = defaultdict(list)
+    for a, one in enumerate(summaries):
+        for b in range(a + 1, len(summaries)):
+            if side[a] != side[b] or not _near(one, summaries[b]):
+                continue
+            first, second = common(one, summaries[b])
+            owner = lattice.cells(one.keys[first])
+            order = np.argsort(owner, kind="stable")
+            cuts = np.flatnonzero(np.diff(owner[order])) + 1
+            for group in np.split(order, cuts) if order.size else ():
+                if group.size >= FEWEST:
+                    shared = _Shared(a, b, first[group], second[group])
+                    cells[int(owner[group[0]])].append(shared)
+    trees = [_tree(cells[cell]) for cell in sorted(cells)]
+    places = np.array([_middle(t, summaries, lattice) for t in trees]).reshape(-1, 2)
+    known, covariance = _known(lattice, places, ground)
+    return [
+        _cell_rows(tree, summaries, bases, tuple(place), u, c)
+        for tree, place, u, c in zip(trees, places, known, covariance, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """Squares of one cell that two frames share, by position in each."""
+
+    a: int
+    b: int
+    first: np.ndarray
+    second: np.ndarray
+
+
+def _near(one: Summary, other: Summary) -> bool:
+    """Whether the rows of squares of two frames meet: a quick no."""
+    return bool(one.keys[0] <= other.keys[-1] and other.keys[0] <= one.keys[-1])
+
+
+def _tree(shared: list[_Shared]) -> list[_Shared]:
+    """Pairs that link all frames of a cell without a loop, those that share most first.
+
+    A loop would tell nothing new but for the squares that not all share.
+    """
+    root: dict[int, int] = {}
+
+    def find(k: int) -> int:
+        while root.setdefault(k, k) != k:
+            k = root[k]
+        return k
+
+    kept = []
+    for pair in sorted(shared, key=lambda s: (-s.first.size, s.a, s.b)):
+        one, other = find(pair.a), find(pair.b)
+        if one != other:
+            root[one] = other
+            kept.append(pair)
+    return kept
+
+
+def _middle(
+    shared: Sequence[_Shared], summaries: Sequence[Summary], lattice: Lattice
+) -> np.ndarray:
+    """Middle of what frames share in a cell, x and y."""
+    keys = np.concatenate([summaries[s.a].keys[s.first] for s in shared])
+    return np.array([v.mean() for v in lattice.centres(np.unique(keys))])
+
+
+def _cell_rows(
+    shared: Sequence[_Shared],
+    summaries: Sequence[Summary],
+    bases: Sequence[Basis],
+    where: tuple[float, float],
+    known: np.ndarray,
+    covariance: np.ndarray,
+) -> Rows:
+    frames = tuple(sorted({f for s in shared for f in (s.a, s.b)}))
+    starts = np.cumsum([0, *(b.size for b in bases)])
+    values, design = np.empty(len(shared)), np.zeros((len(shared), starts[-1]))
+    mixing, apart = np.zeros((len(shared), len(frames))), np.zeros((len(shared), 3))
+    noise: dict[int, list[float]] = defaultdict(list)
+    for k, pair in enumerate(shared):
+        values[k] = 0.0
+        for f, at, sign in ((pair.a, pair.first, 1), (pair.b, pair.second, -1)):
+            s = summaries[f]
+            x, y = bases[f].lattice.centres(s.keys[at])
+            values[k] += sign * s.velocity[at].mean()
+            apart[k] += sign * s.look[at].mean(0)
+            design[k, starts[f] : starts[f + 1]] = sign * bases[f](x, y).mean(0)
+            mixing[k, frames.index(f)] = sign
+            noise[f].append(float(s.variance[at].mean()))
+    return Rows(
+        frames,
+        tuple((s.a, s.b) for s in shared),
+        values - apart @ known,
+        design,
+        mixing,
+        np.array([np.mean(noise[f]) for f in frames]),
+        apart @ covariance @ apart.T,
+        where,
+    )
+
+
+def _known(
+    lattice: Lattice, places: np.ndarray, ground: Ground | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """East, north, up at places and their covariances, shapes (n, 3), (n, 3, 3)."""
+    values = np.zeros((len(places), 3))
+    covariance = np.broadcast_to(UNKNOWN, (len(places), 3, 3)).copy()
+    if ground is not None and len(places):
+        told, std = ground.at(*lattice.degrees(*places.T))
+        there = np.isfinite(told).all(-1) & np.isfinite(std).all(-1)
+        values[there] = told[there]
+        covariance[there] = np.eye(3) * std[there, None] ** 2 + LOCAL
+    return values, covariance
+
+
+def tie_rows(
+    summaries: Sequence[Summary],
+    bases: Sequence[Basis],
+    lattice: Lattice,
+    ground: Ground,
+) -> list[Rows]:
+    """Frames at each point whose velocity is known, point by point."""
+    points = ground.points(extent(summaries, lattice))
+    lon, lat = points["longitude"].values, points["latitude"].values
+    x, y = lattice.of_degrees(lon, lat)
+    keys = lattice.keys(x, y)
+    rows = []
+    for k in np.lexsort((lon, lat)):
+        near = np.sort(lattice.around(int(keys[k]), TIE_SQUARES))
+        found = []
+        for f, s in enumerate(summaries):
+            at = np.searchsorted(s.keys, near)
+            at = at[
+                (at < s.keys.size) & (s.keys[np.minimum(at, s.keys.size - 1)] == near)
+            ]
+            if at.size:
+                found.append((f, at))
+        if found:
+            point = points.isel({STATION: k})
+            where = (float(x[k]), float(y[k]))
+            rows.append(_point_rows(point, where, found, summaries, bases))
+    return rows
+
+
+def _point_rows(
+    point: xr.Dataset,
+    where: tuple[float, float],
+    found: list[tuple[int, np.ndarray]],
+    summaries: Sequence[Summary],
+    bases: Sequence[Basis],
+) -> Rows:
+    starts = np.cumsum([0, *(b.size for b in bases)])
+    design = np.zeros((len(found), starts[-1]))
+    look = np.stack([summaries[f].look[at].mean(0) for f, at in found])
+    velocity = np.array([summaries[f].velocity[at].mean() for f, at in found])
+    known = np.array([float(point[n]) for n in COMPONENTS])
+    variance = np.array([float(point[f"{n}_std"]) ** 2 for n in COMPONENTS])
+    for k, (f, at) in enumerate(found):
+        x, y = bases[f].lattice.centres(summaries[f].keys[at])
+        design[k, starts[f] : starts[f + 1]] = bases[f](x, y).mean(0)
+    frames = tuple(f for f, _ in found)
+    return Rows(
+        frames,
+        tuple((f, -1) for f in frames),
+        velocity - look @ known,
+        design,
+        np.eye(len(found)),
+        np.array([summaries[f].variance[at].mean() for f, at in found]),
+        (look * variance) @ look.T,
+        where,
+    )

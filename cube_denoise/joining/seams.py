@@ -1,0 +1,103 @@
+"""What joining did: steps between frames and misfits to the ground."""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cube_denoise.joining.equations import Rows
+from cube_denoise.joining.offsets import Offsets
+
+
+@dataclass(frozen=True)
+class Seam:
+    """The step between two frames of one side, the first less the second, m/yr."""
+
+    one: str
+    other: str
+    cells: int
+    """That they share."""
+    before: float
+    after: float
+    std: float
+    """Of the step after: noise of the cells and error of the offsets."""
+
+
+@dataclass(frozen=True)
+class Tie:
+    """How one frame fits the points that tie it, m/yr."""
+
+    frame: str
+    points: int
+    before: float
+    """Root mean square of frame less ground along the look."""
+    after: float
+    offset: float
+    """At the centre of the frame."""
+    offset_std: float
+
+
+def seams(offsets: Offsets) -> list[Seam]:
+    """Steps of all pairs of frames that share cells: weighted means over the cells."""
+    found: dict[tuple[int, int], list[tuple[Rows, int]]] = defaultdict(list)
+    for row in offsets.rows:
+        for k, pair in enumerate(row.pairs):
+            if not row.is_tie:
+                a, b = pair
+                sign = 1 if offsets.names[a] < offsets.names[b] else -1
+                found[(a, b) if sign > 0 else (b, a)].append((row, sign * (k + 1)))
+    steps = []
+    for (a, b), parts in sorted(found.items(), key=lambda p: _names(offsets, p[0])):
+        signs = np.array([math.copysign(1, k) for _, k in parts])
+        places = [abs(k) - 1 for _, k in parts]
+        rows = [r for r, _ in parts]
+        factor = offsets.factors["overlaps"]
+        noise = np.array(
+            [r.covariance(factor)[k, k] for r, k in zip(rows, places, strict=True)]
+        )
+        weights = (1 / noise) / (1 / noise).sum()
+        values = signs * [r.values[k] for r, k in zip(rows, places, strict=True)]
+        design = np.stack([r.design[k] for r, k in zip(rows, places, strict=True)])
+        mean = weights @ (signs[:, None] * design)
+        variance = weights**2 @ noise + mean @ offsets.covariance @ mean
+        steps.append(
+            Seam(
+                *_names(offsets, (a, b)),
+                cells=len(parts),
+                before=float(weights @ values),
+                after=float(weights @ values - mean @ offsets.coefficients),
+                std=float(math.sqrt(variance)),
+            )
+        )
+    return steps
+
+
+def _names(offsets: Offsets, pair: tuple[int, int]) -> tuple[str, str]:
+    return offsets.names[pair[0]], offsets.names[pair[1]]
+
+
+def ties(offsets: Offsets) -> list[Tie]:
+    """Misfit of every frame to the points that tie it; 0 points where none does."""
+    squares: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    for row in offsets.rows:
+        if row.is_tie:
+            left = row.values - row.design @ offsets.coefficients
+            for (frame, _), raw, rest in zip(row.pairs, row.values, left, strict=True):
+                squares[frame].append((raw, rest))
+    found = []
+    for k, name in enumerate(offsets.names):
+        values = np.array(squares[k]).reshape(-1, 2)
+        rms = np.sqrt((values**2).mean(0)) if len(values) else [math.nan] * 2
+        found.append(
+            Tie(name, len(values), float(rms[0]), float(rms[1]), *offsets.level(k))
+        )
+    return found
+
+
+def step_over_std(steps: Sequence[Seam]) -> float:
+    """Root mean square of the steps over their standard deviations; NaN without any."""
+    if not steps:
+        return math.nan
+    return float(np.sqrt(np.mean([(s.after / s.std) ** 2 for s in steps])))
