@@ -1,9 +1,13 @@
 """Job files: the arguments of `pipeline.run` as YAML."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+MAPPINGS = ("search", "grid", "correct", "invert")
+"""Keys of a job that hold keys and values."""
 
 
 def read_job(path: str | Path) -> dict[str, Any]:
@@ -27,30 +31,49 @@ def read_job(path: str | Path) -> dict[str, Any]:
         If the file cannot be read or is not a YAML mapping.
     """
     path = Path(path)
+    job = read_mapping(path, "job")
+    check_mappings(job)
+    return with_paths(job, path.resolve().parent)
+
+
+def read_mapping(path: Path, what: str) -> dict[str, Any]:
+    """Read a YAML file of keys and values; `what` it is is said where it is none."""
     try:
-        job = yaml.safe_load(path.read_text())
+        found = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"job file {path} cannot be read: {error}") from None
+        raise ValueError(f"{what} file {path} cannot be read: {error}") from None
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"job file {path} is not YAML: {reason}") from None
-    if not isinstance(job, dict):
-        raise ValueError(f"job file {path} must hold keys and values, such as cube: x")
-    for key in ("search", "grid", "correct", "invert"):
+        raise ValueError(f"{what} file {path} is not YAML: {reason}") from None
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{what} file {path} must hold keys and values, such as cube: x"
+        )
+    return found
+
+
+def check_mappings(job: Mapping[str, Any]) -> None:
+    """Refuse text or numbers where keys and values must be."""
+    for key in MAPPINGS:
         if not isinstance(job.get(key, {}) or {}, dict):
             raise ValueError(f"job[{key!r}]={job[key]!r} must hold keys and values")
-    folder = path.resolve().parent
+
+
+def with_paths(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The job with paths that are relative to `folder` made absolute."""
+    job = dict(job)
     for key in ("source", "cube"):
         if isinstance(job.get(key), str):
-            job[key] = _near(job[key], folder)
+            job[key] = near(job[key], folder)
     invert = job.get("invert") or {}
     if isinstance(place := invert.get("reference"), str) and place != "auto":
-        job["invert"] = {**invert, "reference": _near(place, folder)}
+        job["invert"] = {**invert, "reference": near(place, folder)}
     correct = job.get("correct")
     if correct and "/" in str(correct.get("method", "")):
-        job["correct"] = {**correct, "method": _near(correct["method"], folder)}
+        job["correct"] = {**correct, "method": near(correct["method"], folder)}
     return job
 
 
-def _near(place: str, folder: Path) -> str:
+def near(place: str, folder: Path) -> str:
+    """A place as seen from a folder."""
     return place if "://" in place else str(folder / Path(place).expanduser())
