@@ -5,8 +5,10 @@ from cube_denoise.cli.application import app
 from cube_denoise.cli import (  # isort: skip  # in the order of --help
     sources,
     steps,
+    bulk,
     separate,
     look,
+    view,
     closure,
     residuals,
     versions,
@@ -16,6 +18,7 @@ from cube_denoise.cli import (  # isort: skip  # in the order of --help
 
 __all__ = [
     "app",
+    "bulk",
     "closure",
     "judge",
     "look",
@@ -26,6 +29,7 @@ __all__ = [
     "sources",
     "steps",
     "versions",
+    "view",
 ]
 
 
