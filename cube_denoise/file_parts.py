@@ -114,11 +114,13 @@ class MeshRaster(PartRaster):
         super().__init__(None, part, shape, transform)
 
     def _layer(self, k: int | None, rows: slice, columns: slice) -> np.ndarray:
-        middles = np.meshgrid(
+        column, row = np.meshgrid(
             np.arange(columns.start, columns.stop) + 0.5,
             np.arange(rows.start, rows.stop) + 0.5,
         )
-        x, y = self.transform * middles
+        where = self.transform
+        x = where.a * column + where.b * row + where.c
+        y = where.d * column + where.e * row + where.f
         return np.asarray(self.surface((y, x)))
 
 

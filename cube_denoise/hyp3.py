@@ -1,7 +1,8 @@
 """Product folders of ASF HyP3: their names, metadata, units and signs.
 
 HyP3 gives the earlier date first and phase that is positive for range increase, as
-`conventions` has it; 0 means no data.
+`conventions` has it; 0 means no data. Component 0 of ISCE2's products is what could not
+be unwrapped reliably: no data.
 """
 
 import math
@@ -48,6 +49,7 @@ _LAYERS = {
     "elevation": "dem",
     "look_elevation": "lv_theta",
     "look_orientation": "lv_phi",
+    "connected_components": "conncomp",
 }
 _NAMES = (
     re.compile(  # INSAR_GAMMA

@@ -13,10 +13,11 @@ log = logging.getLogger(__name__)
 
 @command
 def index(
-    folder: Annotated[
-        Path,
+    place: Annotated[
+        str,
         typer.Argument(
-            help="Folder of products, or ifgramStack.h5, timeseries.h5, cum.h5.",
+            help="Folder of products, or one product, stack or series: a file, or of "
+            "a product its https://... or s3://... address.",
             metavar="PRODUCTS",
         ),
     ],
@@ -26,15 +27,38 @@ def index(
     pattern: Annotated[
         str | None,
         typer.Option(
-            help="Phase rasters of a GeoTIFF stack, with {reference} and {secondary} "
+            help="Phase rasters of any other stack, with {reference} and {secondary} "
             "for the dates (YYYYMMDD). Without it, products are looked for of HyP3, "
-            "LiCSAR and LiCSBAS, MintPy."
+            "ARIA (S1-GUNW), NISAR (GUNW), OPERA (DISP-S1), LiCSAR and LiCSBAS, MintPy."
         ),
     ] = None,
     coherence: Annotated[
         str | None, typer.Option(help="Coherence rasters of the stack, likewise.")
     ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            help="Masks or connected components, likewise: 0 where the phase does not "
+            "hold."
+        ),
+    ] = None,
     elevation: Annotated[str | None, typer.Option(help="DEM of the stack, m.")] = None,
+    unit: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the phase rasters: rad (default), or m, cm or mm of displacement "
+            "along the line of sight."
+        ),
+    ] = None,
+    band: Annotated[
+        int, typer.Option(help="Of the phase rasters: 2 in those of ISCE.")
+    ] = 1,
+    grid: Annotated[
+        str | None,
+        typer.Option(
+            help="dem_par of GAMMA: the rasters of the stack are flat, big-endian."
+        ),
+    ] = None,
     track: Annotated[
         str | None,
         typer.Option(
@@ -46,10 +70,17 @@ def index(
         float | None, typer.Option(help="m; else from the tag WAVELENGTH_METRES.")
     ] = None,
     incidence: Annotated[
-        float | None, typer.Option(help="Degrees; else from tags or --acquisitions.")
+        float | None,
+        typer.Option(
+            help="Degrees; else from tags or --acquisitions. Also of DISP-S1 products "
+            "without static layers."
+        ),
     ] = None,
     heading: Annotated[
-        float | None, typer.Option(help="Degrees from north; else --acquisitions.")
+        float | None,
+        typer.Option(
+            help="Degrees from north; else --acquisitions. Also of DISP-S1 products."
+        ),
     ] = None,
     baselines: Annotated[
         str | None, typer.Option(help="CSV: reference, secondary, bperp_mean_m.")
@@ -64,7 +95,11 @@ def index(
         float, typer.Option(help="No-data value where files declare none.")
     ] = 0.0,
     phase_sign: Annotated[
-        int, typer.Option(help="1: phase positive away from the satellite; -1: toward.")
+        int,
+        typer.Option(
+            help="1: phase or displacement positive away from the satellite; -1: "
+            "toward."
+        ),
     ] = 1,
 ) -> None:
     """Make a static STAC catalog of interferograms: of a folder, a stack or a series.
@@ -76,17 +111,23 @@ def index(
 
     Example: cube-denoise index inputs/ifgramStack.h5 --track A005
 
+    Example: cube-denoise index disp --incidence 38 --heading -13
+
     Example: cube-denoise index mexico --track A005
     --pattern 'unw/*_{reference}-{secondary}_*.tif' -o mexico.json
+
+    Example: cube-denoise index merged/interferograms --track A087 --band 2
+    --wavelength 0.05546576 --pattern '{reference}_{secondary}/filt_*.unw.geo.vrt'
     """
     from cube_denoise import catalog, products
 
     stack = {
         "--coherence": coherence,
+        "--mask": mask,
         "--elevation": elevation,
+        "--unit": unit,
+        "--grid": grid,
         "--wavelength": wavelength,
-        "--incidence": incidence,
-        "--heading": heading,
         "--baselines": baselines,
         "--acquisitions": acquisitions,
     }
@@ -94,22 +135,25 @@ def index(
         given = [name for name, value in stack.items() if value is not None]
         if given:
             raise ValueError(f"{', '.join(given)} describe a stack: give --pattern too")
-        found, unreadable = products.find_products(folder, track=track)
+        found, unreadable = products.find_products(
+            place, track=track, incidence_angle=incidence, heading=heading
+        )
         for product, reason in unreadable.items():
             log.warning("left out %s: %s", product.name, reason)
         if not found:
             raise ValueError(
-                f"folder={str(folder)!r} has no readable product of HyP3 or LiCSAR; "
-                "give --pattern for a stack of GeoTIFFs"
+                f"{place!r} has no readable product of HyP3, ARIA, NISAR, OPERA or "
+                "LiCSAR; give --pattern for a stack of rasters"
             )
     elif track is None:
         raise ValueError("--pattern needs --track, such as A005")
     else:
-        found = products.read_geotiff_stack(
-            folder,
+        found = products.read_raster_stack(
+            place,
             pattern=pattern,
             track=track,
             coherence=coherence,
+            mask=mask,
             elevation=elevation,
             wavelength=wavelength,
             incidence_angle=incidence,
@@ -118,6 +162,9 @@ def index(
             acquisitions=acquisitions,
             nodata=nodata,
             phase_sign=phase_sign,
+            unit=unit,
+            band=band,
+            grid=grid,
         )
     path = catalog.write_catalog(found, out)
     typer.echo(f"{len(found)} interferograms in {path}")

@@ -1,0 +1,208 @@
+"""ARIA's and NISAR's GUNW files in: order, signs, masks, look vectors; refusals."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import xarray as xr
+from agency_products import (
+    ARIA_CORNER,
+    ARIA_STEP,
+    COLUMNS,
+    HEADING,
+    INCIDENCE,
+    ROWS,
+    WAVELENGTH,
+    incidence,
+    pixels,
+    ramp,
+    write_aria,
+    write_nisar,
+)
+from command_line import call, done, mistake
+
+import cube_denoise as cd
+from cube_denoise.aria import read_aria
+from cube_denoise.catalog import from_item, to_item
+from cube_denoise.conventions import los_unit_vector
+from cube_denoise.nisar import read_nisar
+from cube_denoise.products import find_products
+
+SHAPES = ("--chunk", 16, "--shard", 32)
+
+
+def cube_of(place: Path, folder: Path, *options: object) -> xr.Dataset:
+    """By index, search and ingest, as a user would."""
+    done("index", place, "-o", folder / "catalog.json", *options)
+    done("search", folder / "catalog.json", "-o", folder / "items.json")
+    done("ingest", folder / "items.json", folder / "cube", *SHAPES)
+    return cd.open_cube(folder / "cube").load()
+
+
+def test_aria_comes_in_turned_round(tmp_path: Path) -> None:
+    """The raster is earlier minus later (positive if the range grew backward)."""
+    phase, parts = ramp(), np.ones((ROWS, COLUMNS))
+    phase[3, 4] = 0  # the file's no data
+    parts[5:7, 8:11], parts[9, 9] = 0, -1
+    write_aria(tmp_path / "in", "20200130", "20200124", phase=phase, components=parts)
+    cube = cube_of(tmp_path / "in", tmp_path)
+    expected = -phase
+    expected[(phase == 0) | (parts <= 0)] = np.nan
+    np.testing.assert_array_equal(cube.unwrapped_phase[0], expected)
+    np.testing.assert_allclose(cube.coherence[0], 0.1 + ramp(1) / 10, rtol=1e-6)
+    assert str(cube.reference_time.values[0])[:19] == "2020-01-24T13:51:56"
+    assert str(cube.secondary_time.values[0])[:10] == "2020-01-30"
+    assert float(cube.perpendicular_baseline[0]) == pytest.approx(-80, abs=1e-3)
+    assert cube.attrs["track"] == "D071"
+    assert cube.attrs["wavelength"] == WAVELENGTH
+    corner = cube.odc.geobox.affine
+    assert (corner.c, corner.f) == pytest.approx(ARIA_CORNER, abs=1e-9)
+    assert corner.a == pytest.approx(ARIA_STEP) and cube.odc.crs.epsg == 4326
+
+
+def test_look_vectors_of_aria(tmp_path: Path) -> None:
+    """The mesh is linear in x, y and height, so that interpolation is exact."""
+    write_aria(tmp_path / "in", "20200130", "20200124")
+    cube = cube_of(tmp_path / "in", tmp_path)
+    y, x = pixels()
+    tilt = np.radians(incidence(x, y, np.zeros_like(x)))
+    # Heading follows from the side: a right-looking satellite flies 90 degrees
+    # clockwise, seen from above, of the direction from the ground to it.
+    heading = HEADING - 0.5 * (x - 0.5) - 1.5 * (y - 0.5)
+    course = np.radians(heading)
+    expected = {
+        "los_east": -np.sin(tilt) * np.cos(course),
+        "los_north": np.sin(tilt) * np.sin(course),
+        "los_up": np.cos(tilt),
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(cube[name], values, atol=2e-6, err_msg=name)
+    middle = los_unit_vector(INCIDENCE, HEADING)
+    there = [float(cube[n].mean()) for n in expected]
+    np.testing.assert_allclose(there, middle, atol=2e-3)
+    assert there[0] > 0.6  # a descending satellite is in the east
+
+
+def test_frames_of_other_extents_share_their_pixels(tmp_path: Path) -> None:
+    write_aria(tmp_path / "in", "20200130", "20200124")
+    write_aria(tmp_path / "in", "20200205", "20200130", columns_off=7)
+    cube = cube_of(tmp_path / "in", tmp_path)
+    assert cube.sizes["x"] == COLUMNS + 7
+    np.testing.assert_array_equal(cube.unwrapped_phase[0, :, :COLUMNS], -ramp())
+    np.testing.assert_array_equal(cube.unwrapped_phase[1, :, 7:], -ramp())
+    assert np.isnan(cube.unwrapped_phase[1, :, :7]).all()
+
+
+@pytest.mark.parametrize("later_first", [True, False])
+def test_nisar_by_its_own_dates(later_first: bool, tmp_path: Path) -> None:
+    dates = ("20251115", "20251103") if later_first else ("20251103", "20251115")
+    parts = np.ones((ROWS, COLUMNS))
+    parts[2, :5], parts[4, 4] = 0, 65535
+    write_nisar(tmp_path / "in", *dates, components=parts)
+    cube = cube_of(tmp_path / "in", tmp_path)
+    sign = -1 if later_first else 1
+    expected = sign * ramp()
+    expected[(parts == 0) | (parts == 65535)] = np.nan
+    np.testing.assert_array_equal(cube.unwrapped_phase[0], expected)
+    assert str(cube.reference_time.values[0])[:19] == "2025-11-03T12:46:15"
+    assert float(cube.perpendicular_baseline[0]) == sign * -50
+    assert cube.attrs["track"] == "D077" and cube.odc.crs.epsg == 32611
+    assert cube.attrs["wavelength"] == pytest.approx(0.23840, abs=1e-5)
+    y, x = pixels()
+    east, north = -0.62 + 0.02 * x, -0.11 + 0.02 * y
+    np.testing.assert_allclose(cube.los_east, east, atol=1e-6)
+    np.testing.assert_allclose(cube.los_north, north, atol=1e-6)
+    up = np.sqrt(1 - east**2 - north**2)
+    np.testing.assert_allclose(cube.los_up, up, atol=1e-6)
+
+
+def test_records_survive_as_stac(tmp_path: Path) -> None:
+    records = [
+        read_aria(write_aria(tmp_path, "20200130", "20200124")),
+        read_nisar(write_nisar(tmp_path, "20251103", "20251115")),
+    ]
+    for record in records:
+        assert from_item(to_item(record)) == record
+
+
+def cut(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def without(name: str):
+    def drop(path: Path) -> None:
+        with h5py.File(path, "a") as file:
+            del file[name]
+
+    return drop
+
+
+def in_metres(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        file["/science/grids/data/unwrappedPhase"].attrs["units"] = "m"
+
+
+BROKEN = {
+    "cut short": (cut, "cannot be read as HDF5; it may be cut short"),
+    "no look": (without("/science/grids/imagingGeometry"), "lacks .*/incidenceAngle"),
+    "no wavelength": (without("/science/radarMetaData"), "lacks .*/wavelength"),
+    "no data": (without("/science/grids/data"), "lacks .*/unwrappedPhase"),
+    "metres": (in_metres, "unwrappedPhase in 'm': must be in 'rad'"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_bad_product_is_left_out_and_told(kind: str, tmp_path: Path) -> None:
+    """The good one beside it goes in; nothing else is lost."""
+    spoil, told = BROKEN[kind]
+    good = write_aria(tmp_path, "20200130", "20200124")
+    bad = write_aria(tmp_path, "20200205", "20200130")
+    spoil(bad)
+    with pytest.raises(ValueError, match=told):
+        read_aria(bad)
+    found, unreadable = find_products(tmp_path)
+    assert [r.id for r in found] == [good.stem] and list(unreadable) == [bad]
+    result = call("index", tmp_path, "-o", tmp_path / "catalog.json")
+    assert result.exit_code == 0 and f"left out {bad.name}" in result.output
+    good.unlink()
+    assert "no readable product" in mistake("index", tmp_path)
+
+
+@pytest.mark.parametrize(("letter", "turn"), [("D", 180.0), ("A", 0.0)])
+def test_a_flipped_look_vector_is_refused(letter: str, turn: float, tmp_path) -> None:
+    path = write_aria(tmp_path, "20200130", "20200124", letter=letter, turn=turn)
+    with pytest.raises(ValueError, match="the look vector may be flipped"):
+        read_aria(path)
+    other = write_nisar(tmp_path, "20251103", "20251115", east=-0.62)
+    with pytest.raises(ValueError, match=r"in the west and above.* may be flipped"):
+        read_nisar(other)
+
+
+def test_an_ascending_azimuth_that_jumps_at_180(tmp_path: Path) -> None:
+    """Angles on both sides of 180 degrees are not averaged to 0."""
+    path = write_aria(tmp_path, "20200130", "20200124", letter="A", turn=191.8)
+    name = "/science/grids/imagingGeometry/azimuthAngle"
+    with h5py.File(path, "a") as file:  # -12 + 191.8 = 179.8, +- 1
+        file[name][:] = (file[name][:] + 180) % 360 - 180
+        assert np.ptp(file[name][:]) > 300
+    cube = cube_of(path, tmp_path)
+    y, x = pixels()
+    angle = np.radians(179.8 + 0.5 * (x - 0.5) + 1.5 * (y - 0.5))
+    tilt = np.radians(incidence(x, y, np.zeros_like(x)))
+    np.testing.assert_allclose(cube.los_east, np.sin(tilt) * np.cos(angle), atol=3e-6)
+    np.testing.assert_allclose(cube.los_north, np.sin(tilt) * np.sin(angle), atol=3e-6)
+
+
+def test_names_are_needed(tmp_path: Path) -> None:
+    path = write_aria(tmp_path, "20200130", "20200124")
+    renamed = path.rename(tmp_path / "interferogram.nc")
+    assert "must be named as a product of ARIA" in mistake("index", renamed)
+    gunw = write_nisar(tmp_path, "20251103", "20251115")
+    with pytest.raises(ValueError, match=r"polarisations \['HH'\].* must be one"):
+        read_nisar(gunw, polarisation="VV")
+    with h5py.File(gunw, "a") as file:
+        del file["/science/LSAR/identification/lookDirection"]
+    with pytest.raises(ValueError, match=r"lacks .*/lookDirection"):
+        read_nisar(gunw)
