@@ -34,6 +34,7 @@ FLOORS = (
     "simulate.assembly simulate.atmosphere simulate.climate simulate.crack "
     "simulate.deformation simulate.ground simulate.ionosphere simulate.pair_errors "
     "simulate.residual_fields simulate.seeds simulate.sensor simulate.sources "
+    "view view.source view.window "
     "simulate.spectrum simulate.stack_delays simulate.stations simulate.surface "
     "simulate.time_functions simulate.turbulence time_models",
     # 2: one thing each.
@@ -58,7 +59,8 @@ FLOORS = (
     "simulate.transplant stac_item stac_source store store.answers store.drafting "
     "store.filling store.layout store.levels store.owners store.plain store.pyramid "
     "store.repository "
-    "store.shards store.staging store.upkeep time_fit velocity",
+    "store.shards store.staging store.upkeep time_fit velocity view.controls "
+    "view.figures",
     # 3: what is done to a cube.
     "archive frame_status "
     "append catalog changes charts correct cube_fit dataset evaluate.columns "
@@ -80,13 +82,16 @@ FLOORS = (
     "training.fit "
     "training.gate training.generative training.learner training.loader "
     "training.noise2noise training.pairs training.recipe training.run "
-    "training.series training.stacks training.task training.transplant warm",
+    "training.series training.stacks training.task training.transplant view.cube "
+    "view.page view.product warm",
     # 5: composed.
-    "bulk bulk_plan bulk_status demo dry_run job pipeline separate update",
+    "bulk bulk_plan bulk_status demo dry_run job pipeline separate update "
+    "view.opening view.server",
     # 6: thin.
     "cli.bulk "
     "__main__ cli cli.application cli.closure cli.judge cli.look cli.make "
-    "cli.plan_table cli.residuals cli.separate cli.sources cli.steps cli.versions",
+    "cli.plan_table cli.residuals cli.separate cli.sources cli.steps cli.versions "
+    "cli.view",
 )
 FLOOR = {name: k for k, names in enumerate(FLOORS, 1) for name in names.split()}
 
@@ -234,7 +239,7 @@ def loaded_after(code: str) -> set[str]:
 
 def test_import_is_light(small_cube: Path) -> None:
     """Neither import nor opening a cube costs torch, distributed or matplotlib."""
-    heavy = {"torch", "distributed", "matplotlib", "typer", "rich"}
+    heavy = {"bokeh", "torch", "distributed", "matplotlib", "typer", "rich"}
     assert not loaded_after("import cube_denoise") & (heavy | {"xarray", "icechunk"})
     code = (
         "import cube_denoise\n"
