@@ -10,7 +10,6 @@ from odc.geo.xr import xr_coords
 from cube_denoise import store
 from cube_denoise.blocks import spans
 from cube_denoise.conventions import X, Y
-from cube_denoise.export_folder import ExportFolder
 from cube_denoise.grid import grid_of
 from cube_denoise.product_folder import (
     VERSIONS,
@@ -80,7 +79,7 @@ def open_velocity(
     chosen = known[0] if version is None else version
     if chosen not in known:
         raise ProductError(f"{version=} must be one of {', '.join(known)}")
-    where = str(ExportFolder(folder.place(chosen)).place(STORE))
+    where = folder.place(f"{chosen}/{STORE}")
     whole = store.open_level(where, level=level)
     grid = grid_of(whole.attrs)
     region = region_of(grid, bbox=bbox, geometry=geometry)

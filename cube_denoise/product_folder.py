@@ -1,22 +1,18 @@
 """The folder of a published product: its versions, and the one file that names them."""
 
 import contextlib
-import fcntl
-import json
-import os
-import random
 import re
 import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from cube_denoise import places, store
-from cube_denoise.export_folder import ExportFolder
+from cube_denoise.json_objects import JsonObjects, join
 from cube_denoise.processes import Process
 
 RECORD = "collection.json"
@@ -29,8 +25,6 @@ PATIENCE = 24 * 3600.0
 """Seconds without a new object after which another host's work is given up."""
 NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
 """Of a version: when it was begun, and a number drawn at random."""
-_ATTEMPTS = 20
-_LOCK = ".collection.lock"
 
 Record = dict[str, Any]
 
@@ -70,87 +64,37 @@ class ProductFolder:
 
     def __init__(self, url: str | Path) -> None:
         self.url = str(url).removesuffix(f"/{RECORD}")
-        self.folder = ExportFolder(self.url)
-        self.local = self.folder.local
+        self.local = places.local_path(self.url)
+        if self.local is None:
+            places.check(self.url)
+        self._objects = JsonObjects(self.url)
 
     def place(self, name: str) -> str:
         """Where something of the folder is."""
-        return str(self.folder.place(name))
+        return join(self.url, name)
 
     def record(self) -> Record | None:
         """Read the record; None if there is none."""
-        return self._read()[0]
-
-    def _read(self) -> tuple[Record | None, dict[str, Any]]:
-        """The record, and what tells it from others."""
-        import obstore
-
-        if self.local is not None:
-            try:
-                return self._parsed((self.local / RECORD).read_bytes()), {}
-            except (FileNotFoundError, NotADirectoryError):
-                return None, {}
         try:
-            got = obstore.get(places.object_store(self.url), RECORD)
-        except FileNotFoundError:
-            return None, {}
-        except obstore.exceptions.BaseError as error:
-            raise places.unreachable(self.url, error) from None
-        tag = {"e_tag": got.meta["e_tag"], "version": got.meta.get("version")}
-        return self._parsed(bytes(got.bytes())), tag
+            found = self._objects.read(RECORD)
+        except NotADirectoryError:
+            found = None
+        return None if found is None else self._checked(found.data)
 
-    def _parsed(self, content: bytes) -> Record:
-        try:
-            record = json.loads(content)
-            if record["type"] == "Collection" and record[VERSIONS]:
-                return dict(record)
-        except (ValueError, KeyError, TypeError):
-            pass
-        raise ProductError(
-            f"{_what(self.url)}: its {RECORD} is of no published product"
-        )
+    def _checked(self, data: dict[str, Any]) -> Record:
+        if data.get("type") != "Collection" or not data.get(VERSIONS):
+            raise ProductError(f"{_what(self.url)}: its {RECORD} is of something else")
+        return data
 
-    def replace_record(self, change: Callable[[Record | None], Record]) -> Record:
+    def replace_record(self, change: Callable[[Record | None], Record]) -> None:
         """Replace the record by ``change(record)``, seen by readers at once.
 
         If another publisher was quicker, it is read again and changed again: neither
         is lost.
         """
-        if self.local is not None:
-            with self._alone():
-                record = change(self.record())
-                part = self.local / f".{RECORD}.{os.getpid()}.part"
-                part.write_bytes(_told(record))
-                part.replace(self.local / RECORD)
-            return record
-        import obstore
-
-        bucket = places.object_store(self.url)
-        for attempt in range(_ATTEMPTS):
-            known, tag = self._read()
-            record = change(known)
-            try:
-                mode: Any = "create" if known is None else tag
-                obstore.put(
-                    bucket, RECORD, _told(record), mode=mode, use_multipart=False
-                )
-                return record
-            except (
-                obstore.exceptions.AlreadyExistsError,
-                obstore.exceptions.PreconditionError,
-            ):
-                time.sleep(random.uniform(0, 0.1 * 2 ** min(attempt, 5)))
-            except obstore.exceptions.BaseError as error:
-                raise places.unreachable(self.url, error) from None
-        raise ProductError(f"{_what(self.url)}: others publish there all the time")
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the lock of a local folder; a killed process holds none."""
-        assert self.local is not None
-        with (self.local / _LOCK).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        self._objects.change(
+            RECORD, lambda data: change(None if data is None else self._checked(data))
+        )
 
     def begin(self) -> str:
         """Name a new version and mark it as being written."""
@@ -196,7 +140,9 @@ class ProductFolder:
             shutil.rmtree(self.local / version, ignore_errors=True)
             return
         try:
-            obstore.delete(*self._objects(version))
+            bucket = places.object_store(self.place(version))
+            for batch in obstore.list(bucket):
+                obstore.delete(bucket, [entry["path"] for entry in batch])
         except obstore.exceptions.BaseError as error:
             raise places.unreachable(self.url, error) from None
 
@@ -241,13 +187,3 @@ class ProductFolder:
         if all(e["path"] != MARK for e in entries):
             return newest, None
         return newest, bytes(obstore.get(bucket, MARK).bytes()).decode()
-
-    def _objects(self, version: str) -> tuple[Any, list[str]]:
-        import obstore
-
-        bucket = places.object_store(self.place(version))
-        return bucket, [e["path"] for batch in obstore.list(bucket) for e in batch]
-
-
-def _told(record: Record) -> bytes:
-    return (json.dumps(record, indent=1, allow_nan=False) + "\n").encode()

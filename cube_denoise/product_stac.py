@@ -21,7 +21,7 @@ from cube_denoise.product_variables import COMPONENT, COVARIANCE_TERM
 
 DATACUBE, PROJECTION, ZARR = (
     f"https://stac-extensions.github.io/{name}/schema.json"
-    for name in ("datacube/v2.2.0", "projection/v2.0.0", "zarr/v1.1.0")
+    for name in ("datacube/v2.2.0", "projection/v2.0.0", "zarr/v1.0.0")
 )
 STORE = "velocity.zarr"
 """Name of the Zarr store of a version."""

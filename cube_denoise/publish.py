@@ -97,7 +97,7 @@ def publish(
     here = folder.place(version)
     dropped: list[str] = []
     try:
-        where = str(ExportFolder(here).place(STORE))
+        where = folder.place(f"{version}/{STORE}")
         store.write_pyramid(checked, where, chunk=chunk, shard=shard, workers=workers)
         item = item_of(
             checked,
