@@ -258,6 +258,12 @@ def ingest_dataset(
     for name in ("wavelength", "track"):
         if name not in dataset.attrs:
             raise ValueError(f"dataset.attrs has no {name!r}")
+    unit = dataset["unwrapped_phase"].attrs.get("units", "rad")
+    if unit not in ("rad", "radian", "radians"):
+        raise ValueError(
+            f"dataset has unwrapped_phase in units={unit!r}: must be in 'rad', which "
+            "conventions.displacement_to_phase makes of metres toward the satellite"
+        )
     place = dataset.odc.geobox
     if place is None or place.crs is None:
         raise ValueError("dataset has no CRS: give it one, e.g. dataset.odc.assign_crs")

@@ -35,10 +35,10 @@ def licsar_folder(place: Path) -> Path | None:
 
     Of a frame folder ``GEOC`` or ``interferograms``, or else the one ``GEOCml*``.
     """
-    masked = list(place.glob("GEOCml*"))
-    inside = [place / "GEOC", place / "interferograms"]
-    candidates = (place, *inside, *(masked if len(masked) == 1 else ()))
-    return next((c for c in candidates if c.is_dir() and _is_licsar(c)), None)
+    made = [p for p in place.glob("GEOCml*") if p.is_dir() and _is_licsar(p)]
+    inside = [place, place / "GEOC", place / "interferograms"]
+    found = next((p for p in inside if p.is_dir() and _is_licsar(p)), None)
+    return made[0] if found is None and len(made) == 1 else found
 
 
 def _is_licsar(folder: Path) -> bool:

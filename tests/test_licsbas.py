@@ -30,6 +30,7 @@ from hdf5_stacks import (
 import cube_denoise as cd
 from cube_denoise.catalog import from_item, to_item
 from cube_denoise.licsbas import read_licsar, read_licsbas
+from cube_denoise.products import find_products
 
 CAMPI_FLEGREI = Path(__file__).parents[2] / "shared/data/campi-flegrei-licsbas"
 needs_campi_flegrei = pytest.mark.skipif(
@@ -99,6 +100,31 @@ def test_metadata_beside_the_folder(tmp_path):
     record = read_licsar(folder.parent / "interferograms")[0]
     assert record.perpendicular_baseline == 40 and record.heading == -169.9
     assert {"elevation", "los_up"} <= set(record.assets)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_whole_frame_goes_in(masked, tmp_path):
+    """With delays of GACOS, metadata and what LiCSBAS has made beside."""
+    folder = write_licsbas(tmp_path) if masked else write_licsar(tmp_path)
+    frame = folder.parent
+    for date in DATES:
+        delay = np.full((ROWS, COLUMNS), 2.3, "float32")
+        write_tif(frame / "GACOS" / f"{date}.sltd.geo.tif", delay)
+        write_tif(frame / "epochs" / date / f"{date}.geo.mli.tif", delay)
+    if not masked:
+        (frame / "metadata").mkdir()
+        for name in ("baselines", "metadata.txt"):
+            (folder / name).rename(frame / "metadata" / name)
+    (frame / "TS_GEOCml1").mkdir()
+    cube = cube_of(frame, tmp_path)
+    check_stack(cube)
+    depth = [BPERP[b] - BPERP[a] for a, b in PAIRS]
+    np.testing.assert_allclose(
+        cube.perpendicular_baseline, depth if not masked else np.nan
+    )
+    assert str(cube.reference_time.values[0])[11:19] == "05:03:37"
+    (frame / "GEOCml2").mkdir()
+    assert len(find_products(frame)[0]) == len(PAIRS)  # it is empty
 
 
 def test_a_series_comes_back_from_its_pairs(tmp_path):

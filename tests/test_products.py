@@ -9,6 +9,9 @@ import pytest
 import rasterio
 from rasterio.transform import Affine
 
+from cube_denoise import open_cube
+from cube_denoise.grid import regular_grid
+from cube_denoise.ingest import ingest
 from cube_denoise.products import (
     Asset,
     Interferogram,
@@ -305,6 +308,31 @@ def test_stack_errors_are_one_clear_sentence(tmp_path):
     write_tif(path, crs=None)
     with pytest.raises(ValueError, match=r"20200101_20200113\.tif has no CRS"):
         read(wavelength=0.05)
+
+
+@pytest.mark.parametrize("step", [80.0, 60.0])
+def test_component_0_of_a_burst_is_no_data(tmp_path, step):
+    """Also where the grid of the cube has other pixels: components are not averaged."""
+    product = write_product(tmp_path / "in", BURST, BURST_TEXT, ("unw_phase", "corr"))
+    components = np.full((4, 5), 3, "uint8")
+    components[1, 2] = components[3, 0] = 0
+    where = {"crs": "EPSG:32611", "transform": TRANSFORM, "nodata": 0}
+    shape = {"height": 4, "width": 5, "count": 1, "dtype": "uint8"}
+    path = product / f"{BURST}_conncomp.tif"
+    with rasterio.open(path, "w", driver="GTiff", **shape, **where) as target:
+        target.write(components, 1)
+    grid = regular_grid(
+        [(read_hyp3(product).crs, (4, 5), tuple(TRANSFORM)[:6])], resolution=step
+    )
+    ingest([read_hyp3(product)], tmp_path / "cube", grid=grid, chunk=16, shard=32)
+    cube = open_cube(tmp_path / "cube").load()
+    x = np.floor((cube.x.values - TRANSFORM.c) / 80).astype(int)
+    y = np.floor((TRANSFORM.f - cube.y.values) / 80).astype(int)
+    inside = np.ix_((y >= 0) & (y < 4), (x >= 0) & (x < 5))
+    phase = cube.unwrapped_phase.values[0][inside]
+    parts = components[np.ix_(y[(y >= 0) & (y < 4)], x[(x >= 0) & (x < 5)])]
+    np.testing.assert_array_equal(np.isnan(phase), parts == 0)
+    assert (parts == 0).any() and np.all(phase[parts > 0] == 1)
 
 
 def test_replace_keeps_validation():
