@@ -13,9 +13,10 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pystac
@@ -42,6 +43,10 @@ EXTENSIONS = [
 _ORBIT_STATES = {"A": "ascending", "D": "descending"}
 _OWN = "cube_denoise:"
 _EVERYWHERE = [-180.0, -90.0, 180.0, 90.0]
+
+T = TypeVar("T")
+Extent = tuple[list[float], tuple[str, str]]
+"""Bounds and first and last moment of an item."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +87,8 @@ def frames(url: str | Path) -> list[ArchivedFrame]:
             f"url={places.without_secrets(str(url))!r}: there is no archive of frames; "
             "`cube-denoise bulk` makes one"
         )
-    items = _read_items(objects, objects.names(ITEMS))
-    return sorted((_frame(url, item) for item in items), key=lambda f: f.name)
+    found = _read_items(objects, objects.names(ITEMS), partial(_frame, url))
+    return sorted(found, key=lambda f: f.name)
 
 
 def make(url: str | Path) -> None:
@@ -175,8 +180,8 @@ def list_items(url: str | Path, *, changed: Collection[str] = ()) -> None:
         missing = there - before
         if known and not missing | wanted:
             return None
-        items = list(_read_items(objects, missing | wanted))
-        grown = _collection(known or {}, items, also=sorted(missing))
+        extents = _read_items(objects, missing | wanted, _extent)
+        grown = _collection(known or {}, extents, also=sorted(missing))
         return None if grown == known else grown
 
     objects.change(COLLECTION, listed)
@@ -205,32 +210,40 @@ def _checked(objects: JsonObjects) -> bool:
     )
 
 
-def _read_items(objects: JsonObjects, names: Iterable[str]) -> list[dict[str, Any]]:
+def _read_items(
+    objects: JsonObjects, names: Iterable[str], take: Callable[[dict[str, Any]], T]
+) -> list[T]:
+    """What `take` keeps of every item."""
+
+    def read(name: str) -> T | None:
+        found = objects.read(name)
+        return None if found is None else take(found.data)
+
     with ThreadPoolExecutor(READERS) as pool:
-        found = pool.map(objects.read, sorted(names))
-        return [item.data for item in found if item is not None]
+        return [kept for kept in pool.map(read, sorted(names)) if kept is not None]
+
+
+def _extent(item: dict[str, Any]) -> Extent:
+    told = item["properties"]
+    return item["bbox"], (told["start_datetime"], told["end_datetime"])
 
 
 def _collection(
-    known: dict[str, Any], items: list[dict[str, Any]], *, also: Iterable[str] = ()
+    known: dict[str, Any], extents: list[Extent], *, also: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """The collection with an extent that has `items`, and links to `also`."""
+    """The collection, wide enough for `extents`, with links to `also` as well."""
     links = [x for x in known.get("links", ()) if x["rel"] == "item"]
-    extent = known.get("extent", {})
-    boxes = [item["bbox"] for item in items]
-    times = [
-        [item["properties"][f"{end}_datetime"] for end in ("start", "end")]
-        for item in items
-    ]
+    boxes, times = [box for box, _ in extents], [span for _, span in extents]
     if links:
-        boxes += extent["spatial"]["bbox"]
-        times += extent["temporal"]["interval"]
+        boxes += known["extent"]["spatial"]["bbox"]
+        times += known["extent"]["temporal"]["interval"]
+    open_ended: list[list[datetime | None]] = [[None, None]]
     made = pystac.Collection(
         id=known.get("id", "frames"),
         description="Cubes of interferograms, one for each track and frame.",
         extent=pystac.Extent(
             pystac.SpatialExtent([_each(boxes) if boxes else _EVERYWHERE]),
-            pystac.TemporalExtent([[None, None]]),
+            pystac.TemporalExtent(open_ended),
         ),
         license="other",
         extra_fields={_OWN + "kind": KIND},

@@ -199,7 +199,7 @@ class _Run:
         task: FrameTask = ended.job
         if ended.died:
             self.report.deaths += 1
-            log.warning("frame %s: %s", task.name, ended.error)
+            log.warning("frame %s: its worker died, another takes it up", task.name)
             self._later.append((time.monotonic(), task))
             return False
         if ended.error is not None:

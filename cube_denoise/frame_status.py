@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, Self
+from uuid import uuid4
 
 from cube_denoise import places, store
 from cube_denoise.json_objects import Found, JsonObjects, ObjectChangedError
@@ -37,6 +38,8 @@ class FrameStatus:
     """Fingerprint of what was asked."""
     worker: Process | None = None
     """Who works, or worked last."""
+    claim: str = ""
+    """Of that: no two are alike."""
     beat: int = 0
     """Sign of life: another number each time."""
     since: str = ""
@@ -63,7 +66,7 @@ class FrameStatus:
     @property
     def mark(self) -> str:
         """What changes with every sign of life."""
-        return f"{self.worker} {self.since} {self.beat}"
+        return f"{self.claim} {self.beat}"
 
     def is_dead(self, silent: str | None = None) -> bool:
         """Whether it was begun and its worker is gone.
@@ -149,9 +152,7 @@ class Claim:
         with self._turn:
             status = replace(self.status, seen=_now(), **told)
             try:
-                self._found = self._objects.replace(
-                    object_name(status.frame), asdict(status), before=self._found
-                )
+                self._found = _replace(self._objects, status, self._found)
             except ObjectChangedError:
                 self.lost = True
                 raise
@@ -202,6 +203,7 @@ def claim(
             state="running",
             job=job,
             worker=Process.this(),
+            claim=uuid4().hex,
             beat=0,
             since=_now(),
             seen=_now(),
@@ -217,7 +219,7 @@ def claim(
             )
             status = replace(known, state="failed", deaths=deaths, reason=reason)
         try:
-            now = objects.replace(name, asdict(status), before=found)
+            now = _replace(objects, status, found)
         except ObjectChangedError:
             continue
         if status.state == "failed":
@@ -236,6 +238,17 @@ def read_status(objects: JsonObjects, frame: str) -> FrameStatus:
 def object_name(frame: str) -> str:
     """Where the state of a frame is, in the archive."""
     return f"{FOLDER}/{frame}.json"
+
+
+def _replace(objects: JsonObjects, status: FrameStatus, before: Found | None) -> Found:
+    name, data = object_name(status.frame), asdict(status)
+    try:
+        return objects.replace(name, data, before=before)
+    except ObjectChangedError:
+        now = objects.read(name)
+        if now is not None and now.data == data:  # ours, sent twice
+            return now
+        raise
 
 
 def _now() -> str:

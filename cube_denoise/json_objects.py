@@ -50,7 +50,7 @@ class JsonObjects:
     def __init__(self, url: str | Path) -> None:
         self.url = str(url)
         self._folder = places.local_path(url)
-        self._store = None if self._folder else places.object_store(url)
+        self._store: Any = None if self._folder else places.object_store(url)
 
     def read(self, name: str) -> Found | None:
         """Object of a name, if there is one.
@@ -88,7 +88,8 @@ class JsonObjects:
         Raises
         ------
         ObjectChangedError
-            If it is not.
+            If it is not. In a bucket also, rarely, where it was: when a request is sent
+            again whose answer was lost.
         """
         content = _content(data)
         if self._folder:
@@ -99,13 +100,7 @@ class JsonObjects:
                     raise ObjectChangedError(str(path))
                 _replace(path, content)
             return Found(data, _local_mark(content))
-        try:
-            mark = self._put(name, content, before.mark if before else "create")
-        except ObjectChangedError:
-            now = self._read(name)
-            if now is None or now[0] != content:  # not ours, sent twice
-                raise
-            mark = now[1]
+        mark = self._put(name, content, before.mark if before else "create")
         return Found(data, mark)
 
     def change(

@@ -108,7 +108,9 @@ def check(job: Mapping[str, Any]) -> None:
     if job.get("correct"):
         bind("correct", correct_cube, job["cube"], **job["correct"])
         find_correction(**job["correct"])
-    bind("invert", invert_cube, job["cube"], **(job.get("invert") or {}))
+    inverting = job.get("invert") or {}
+    bind("invert", invert_cube, job["cube"], **inverting)
+    inversion_options(**inverting)
     bind("grid", regular_grid, (), **(job.get("grid") or {}))
     bind("search", search, job["source"], **(job.get("search") or {}))
 

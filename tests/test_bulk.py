@@ -1,0 +1,420 @@
+"""Many frames as independent jobs: none lost, none twice, whatever dies."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from bulk_plans import SHARED, alone, assert_same_cube, plan_of, published, sources
+from command_line import call, mistake
+from frames import reprocessed
+
+from cube_denoise import archive, bulk, frame_status, processes, store
+from cube_denoise.archive import cube_place
+from cube_denoise.bulk import run_plan
+from cube_denoise.bulk_plan import Plan, read_plan
+from cube_denoise.bulk_status import bulk_status, plan_frames
+from cube_denoise.catalog import read_items, write_items
+from cube_denoise.cluster import Workers
+from cube_denoise.dry_run import plan_job
+from cube_denoise.frame_status import Claim, FrameStatus, claim, read_status
+from cube_denoise.json_objects import JsonObjects, ObjectChangedError
+from cube_denoise.processes import Process
+
+Entries = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def six(tmp_path_factory: pytest.TempPathFactory) -> Entries:
+    """Six frames. Not to be changed."""
+    return sources(tmp_path_factory.mktemp("six"), 6)
+
+
+# --- workers that die ------------------------------------------------------------
+
+
+@contextmanager
+def killing(plan: Plan, times: int, *, seed: int) -> Iterator[list[int]]:
+    """SIGKILL workers that are at a frame, at random moments; their numbers."""
+    killed: list[int] = []
+    over, draw, objects = (
+        threading.Event(),
+        random.Random(seed),
+        JsonObjects(plan.archive),
+    )
+
+    def kill() -> None:
+        pace = 0.5
+        while len(killed) < times and not over.is_set():
+            busy = [read_status(objects, f.name) for f in plan.frames()]
+            done = [s.seconds for s in busy if s.state == "done"]
+            pace = sum(done) / len(done) if done else pace
+            running = [s for s in busy if s.state == "running" and not s.is_dead()]
+            if running:
+                time.sleep(draw.uniform(0, 2 * pace))
+                worker = draw.choice(running).worker
+                assert worker is not None
+                if not worker.is_gone():
+                    os.kill(worker.pid, signal.SIGKILL)
+                    killed.append(worker.pid)
+            over.wait(0.05)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("cluster", "count", "kills"),
+    [
+        ("processes", 6, 3),
+        pytest.param("processes", 60, 15, marks=pytest.mark.slow),
+        pytest.param("dask", 60, 15, marks=pytest.mark.slow),
+    ],
+)
+def test_workers_killed_at_random(
+    cluster: str, count: int, kills: int, six: Entries, tmp_path: Path
+) -> None:
+    """Every frame is that of a run alone, and was published once."""
+    entries = six if count == 6 else sources(tmp_path / "sources", count)
+    plan = plan_of(tmp_path, entries, cluster=cluster)
+    with killing(plan, kills, seed=count) as killed:
+        report = run_plan(plan)
+    assert len(killed) >= kills // 2
+    assert (report.done + report.already, report.failed) == (count, {})
+    for entry in entries:
+        url = cube_place(plan.archive, entry["name"])
+        assert published(plan, entry["name"]) == 1
+        assert set(store.open_repository(url).list_branches()) == {"main"}
+        assert_same_cube(url, alone(entry, tmp_path / f"alone-{entry['name']}"))
+    names = [e["name"] for e in entries]
+    assert [f.name for f in archive.frames(plan.archive)] == names
+    objects = JsonObjects(plan.archive)
+    attempts = [read_status(objects, name).attempts for name in names]
+    assert count < sum(attempts) <= count + len(killed)
+    again = run_plan(plan_of(tmp_path, entries))
+    assert (again.done, again.already) == (0, count)
+
+
+CLIENT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from cube_denoise.bulk import run_plan
+from cube_denoise.bulk_plan import read_plan
+if __name__ == "__main__":
+    run_plan(read_plan(sys.argv[2]))
+"""
+
+
+@pytest.mark.slow
+def test_two_clients_and_one_is_killed(six: Entries, tmp_path: Path) -> None:
+    told = {"archive": "archive", "frames": six, "workers": 1, **SHARED}
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump(told))
+    plan, script = read_plan(path), tmp_path / "client.py"
+    script.write_text(CLIENT)
+    command = [sys.executable, "-W", "ignore", str(script), str(Path(__file__).parent)]
+    clients = [subprocess.Popen([*command, str(path)]) for _ in range(2)]
+    try:
+        while bulk_status(plan).counts["done"] < 2:
+            assert all(c.poll() is None for c in clients)
+            time.sleep(0.1)
+        clients[0].kill()
+        assert clients[1].wait(timeout=300) == 0
+    finally:
+        for client in clients:
+            client.kill()
+            client.wait()
+    assert bulk_status(plan).counts["done"] == len(six)
+    for entry in six:
+        assert published(plan, entry["name"]) == 1
+
+
+def test_a_frame_that_kills_its_workers_fails(
+    six: Entries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frame_status, "MOST_DEATHS", 2)
+    url = str(tmp_path / "archive")
+    for deaths in range(3):
+        got = claim(url, "deadly", job="x")
+        assert isinstance(got, Claim)
+        assert (got.status.attempts, got.status.deaths) == (deaths + 1, deaths)
+        gone = Process(processes.host(), 2**22 + 1, 1)
+        got._tell(worker=gone)  # as if that had claimed it, and died
+    last = claim(url, "deadly", job="x")
+    assert isinstance(last, FrameStatus) and last.state == "failed"
+    assert "died 3 times" in last.reason
+    anew = claim(url, "deadly", job="x")  # the user tries again
+    assert isinstance(anew, Claim) and anew.status.deaths == 0
+
+
+# --- claims ----------------------------------------------------------------------
+
+
+def test_a_claim_holds_while_its_process_lives(tmp_path: Path) -> None:
+    url = str(tmp_path)
+    first = claim(url, "one", job="x")
+    assert isinstance(first, Claim)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1) as child:
+        first._tell(
+            worker=Process(processes.host(), child.pid, processes.born(child.pid))
+        )
+        held = claim(url, "one", job="x")
+        assert isinstance(held, FrameStatus) and held.state == "running"
+        child.kill()
+        child.wait()
+    second = claim(url, "one", job="x")
+    assert isinstance(second, Claim)
+    with pytest.raises(ObjectChangedError):
+        first.end("done")
+    assert first.lost
+    with pytest.raises(ObjectChangedError, match="taken over"):
+        first.listen("invert", 1, 2)
+    assert second.end("done").state == "done"
+    known = claim(url, "one", job="x")
+    assert isinstance(known, FrameStatus) and known.state == "done"
+    assert isinstance(claim(url, "one", job="y"), Claim), "something else is asked"
+
+
+def test_a_claim_of_another_host_dies_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frame_status, "BEAT", 0.02)
+    url = str(tmp_path)
+    first = claim(url, "one", job="x")
+    assert isinstance(first, Claim)
+    first._tell(worker=Process("elsewhere", 1, 1))
+    seen = claim(url, "one", job="x")
+    assert isinstance(seen, FrameStatus) and not seen.is_dead()
+    with first.kept():
+        time.sleep(0.3)
+    later = claim(url, "one", job="x", silent=seen.mark)
+    assert isinstance(later, FrameStatus), "it has given a sign meanwhile"
+    assert later.beat > seen.beat
+    taken = claim(url, "one", job="x", silent=later.mark)
+    assert isinstance(taken, Claim) and taken.status.deaths == 1
+
+
+def test_many_claim_and_one_gets_it(tmp_path: Path) -> None:
+    got: list[Claim | FrameStatus] = []
+    threads = [
+        threading.Thread(
+            target=lambda: got.append(claim(str(tmp_path), "one", job="x"))
+        )
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(isinstance(g, Claim) for g in got) == 1
+
+
+def test_frames_of_a_silent_host_are_waited_for_and_taken(
+    six: Entries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "LEASE", 0.3)
+    plan = plan_of(tmp_path, six[:2])
+    archive.make(plan.archive)
+    held = claim(plan.archive, six[0]["name"], job="x")
+    assert isinstance(held, Claim)
+    held._tell(worker=Process("elsewhere", 1, 1))
+    report = run_plan(plan)
+    assert (report.done, report.failed) == (2, {})
+    assert published(plan, six[0]["name"]) == 1
+
+
+# --- frames that fail ------------------------------------------------------------
+
+
+def test_a_frame_that_fails_stops_no_other(six: Entries, tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing.json"
+    entries = [six[0], {"name": "bad", "source": str(nothing)}, six[1]]
+    told = {"archive": "archive", "frames": entries, "cluster": "threads", **SHARED}
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump(told))
+    result = call("bulk", path)
+    assert result.exit_code == 3, result.output
+    assert "2 frames done, 0 before, 1 failed" in result.stdout
+    assert "failed: bad: " in result.stderr and str(nothing) in result.stderr
+    shown = call("bulk", path, "--status")
+    assert shown.exit_code == 0
+    assert "2 done, 0 running, 1 failed, 0 waiting" in shown.stdout
+    assert "nothing.json" in shown.stdout.replace("\n", "")
+    write_items(read_items(six[2]["source"]), nothing)
+    mended = call("bulk", path)
+    assert mended.exit_code == 0, mended.output
+    assert "1 frames done, 2 before, 0 failed" in mended.stdout
+    told = json.loads(call("bulk", path, "--status", "--json").stdout)
+    assert told["counts"] == {"done": 3, "running": 0, "failed": 0, "waiting": 0}
+    assert read_status(JsonObjects(tmp_path / "archive"), "bad").attempts == 2
+
+
+def test_update_takes_what_is_new(six: Entries, tmp_path: Path) -> None:
+    items = read_items(six[0]["source"])
+    source = tmp_path / "items.json"
+    write_items(items[:4], source)
+    entries = [{"name": "grows", "source": str(source)}, six[1]]
+    plan = plan_of(tmp_path, entries)
+    assert run_plan(plan).done == 2
+    before = {f.name: f.snapshot for f in archive.frames(plan.archive)}
+    again = reprocessed(items[1], tmp_path / "again", 1.0)
+    write_items([items[0], again, *items[2:]], source)
+    assert run_plan(plan).already == 2, "only an update looks again"
+    assert run_plan(plan, updating=True).done == 2
+    cube = store.open_cube(cube_place(plan.archive, "grows"))
+    assert cube.sizes["pair"] == 5
+    assert [published(plan, e["name"]) for e in entries] == [2, 1]
+    after = {f.name: f.snapshot for f in archive.frames(plan.archive)}
+    assert after["grows"] == store.newest(cube_place(plan.archive, "grows"))[0]
+    assert after["grows"] != before["grows"]
+    assert after[six[1]["name"]] == before[six[1]["name"]]
+
+
+# --- order, costs ----------------------------------------------------------------
+
+
+def begun(plan: Plan) -> list[str]:
+    """Frames in the order in which they are begun, by one worker."""
+    with Workers("threads", count=1) as pool:
+        return [plan.frame(p).name for p in bulk.turns(plan, pool)]
+
+
+def test_order(six: Entries, tmp_path: Path) -> None:
+    names = [e["name"] for e in six]
+    ranked = [
+        {**e, "priority": p} for e, p in zip(six, (0, 2, 1.5, 2, -1, 0), strict=True)
+    ]
+    wanted = [names[k] for k in (1, 3, 2, 0, 5, 4)]
+    assert begun(plan_of(tmp_path, ranked)) == wanted
+    assert begun(plan_of(tmp_path, ranked, order="plan")) == names
+    some = [{**six[0]}, {**six[1], "search": {"datetime": "2020-01-01/2020-01-20"}}]
+    lost = {"name": "lost", "source": str(tmp_path / "none.json")}
+    cheapest = plan_of(tmp_path, [lost, *some], order="cheapest")
+    assert begun(cheapest) == [names[1], names[0], "lost"]
+
+
+def test_a_table_of_frames(six: Entries, tmp_path: Path) -> None:
+    table = tmp_path / "frames.csv"
+    lines = ["name,source,priority,search.datetime,grid.bbox"]
+    lines += [f'005,{six[0]["source"]},,2020-01-01/2020-02-01,"[-106, 18, -104, 19]"']
+    lines += [f"b,{six[1]['source']},7,,", ""]
+    table.write_text("\r\n".join(lines), encoding="utf-8-sig")
+    shared = {"grid": {"resolution": 160}, "search": {"orbit": "A005"}}
+    plan = plan_of(tmp_path, str(table), **shared)
+    first, second = plan.frames()
+    assert (plan.count, first.name, first.priority, second.priority) == (2, "005", 0, 7)
+    assert first.job["search"] == {"orbit": "A005", "datetime": "2020-01-01/2020-02-01"}
+    box = [-106, 18, -104, 19]
+    assert first.job["grid"] == {"anchored": True, "resolution": 160, "bbox": box}
+    assert second.job["search"] == {"orbit": "A005"}
+    assert second.job["cube"] == str(tmp_path / "archive" / "cubes" / "b")
+    assert begun(plan) == ["b", "005"]
+
+
+def test_a_frame_for_each_track(six: Entries, tmp_path: Path) -> None:
+    source = tmp_path / "two.json"
+    one, other = read_items(six[0]["source"]), read_items(six[1]["source"])
+    other = [replace(r, track="D080", id=f"d-{r.id}") for r in other]
+    write_items([*one, *other], source)
+    plan = plan_of(tmp_path, "tracks", source=str(source))
+    assert [f.name for f in plan.frames()] == ["A005", "D080"]
+    assert run_plan(plan).done == 2
+    assert [f.track for f in archive.frames(plan.archive)] == ["A005", "D080"]
+
+
+def test_dry_run_is_the_sum_of_its_frames(six: Entries, tmp_path: Path) -> None:
+    bad = {"name": "bad", "source": str(tmp_path / "none.json")}
+    told = {"archive": "archive", "frames": [*six[:2], bad], **SHARED}
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump(told))
+    result = call("bulk", path, "--dry-run", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert list(found["cannot_be_planned"]) == ["bad"]
+    plan = read_plan(path)
+    single = [plan_job(f.job).total for f in plan.frames() if f.name != "bad"]
+    for key in ("tasks", "bytes_read", "bytes_written"):
+        assert found["total"][key] == sum(getattr(s, key) for s in single) > 0
+    assert found["total"]["core_seconds"] > 0
+    assert not (tmp_path / "archive").exists()
+    table = call("bulk", path, "--dry-run")
+    assert "worker-h" in table.stdout and six[1]["name"] in table.stdout
+    assert "cannot be planned: bad" in table.stderr
+    assert len(list(plan_frames(plan))) == 3
+
+
+# --- bad plans -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"archve": "x"}, r"keys \['archve'\]: known are archive"),
+        ({"archive": None}, "no 'archive'"),
+        ({"frames": []}, "no 'frames'"),
+        ({"frames": 3}, "must be a list"),
+        ({"frames": "none.csv"}, "none.csv cannot be read"),
+        ({"frames": ["x"]}, r"frames\[0\]='x' must hold keys"),
+        ({"frames": [{"source": "x"}]}, "has no name"),
+        ({"frames": [{"name": "a/b", "source": "x"}]}, "name='a/b'"),
+        ({"frames": [{"name": 5, "source": "x"}]}, "name=5 .* must be text"),
+        ({"frames": [{"name": "a"}]}, "frame 'a': has no 'source'"),
+        ({"frames": [{"name": "a", "source": "x"}] * 2}, "two frames of the name 'a'"),
+        ({"frames": [{"name": "a", "source": "x", "serch": {}}]}, "key 'serch': known"),
+        ({"frames": [{"name": "a", "source": "x", "workers": 2}]}, "of the whole plan"),
+        ({"frames": [{"name": "a", "source": "x", "priority": "y"}]}, "priority='y'"),
+        ({"frames": [{"name": "a", "source": "x", "search": 1}]}, "must hold keys"),
+        ({"grid": {"resolutoin": 80}}, r"job\['grid'\].*resolutoin"),
+        ({"invert": {"weights": "nice"}}, "weights"),
+        ({"correct": {"method": "none-such"}}, "none-such"),
+        ({"order": "fastest"}, "order.*'fastest' must be one of"),
+        ({"at_once": 0}, "at_once.*must be a number"),
+        ({"cluster": "clod"}, "cluster='clod'"),
+    ],
+)
+def test_bad_plans(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    told = {"archive": "archive", "frames": [{"name": "a", "source": "x"}], **change}
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump(told))
+    sentence = mistake("bulk", path)
+    assert re.search(said, sentence), sentence
+    assert not (tmp_path / "archive").exists()
+
+
+def test_an_archive_that_is_something_else(six: Entries, tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    cube = alone(six[0], tmp_path / "cube")
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thing").write_text("x")
+    (tmp_path / "stac").mkdir()
+    other = {"type": "Collection", "id": "maps", "links": []}
+    (tmp_path / "stac" / "collection.json").write_text(json.dumps(other))
+    for place, said in (
+        (cube, "is a cube"),
+        (tmp_path / "file", "is a file"),
+        (tmp_path / "full", "is not empty"),
+        (tmp_path / "stac", "holds the STAC Collection 'maps'"),
+        ("ftp://host/archive", "must be a local path, s3"),
+    ):
+        told = {"archive": str(place), "frames": six[:1], "cluster": "threads"}
+        path.write_text(yaml.safe_dump(told))
+        assert said in mistake("bulk", path)
+    assert call("bulk", path, "--json").exit_code == 2
