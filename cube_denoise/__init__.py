@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cube_denoise.catalog import search
     from cube_denoise.correct import correct, pair_std
+    from cube_denoise.cube_product import product_of_cube
     from cube_denoise.evaluate.judge import evaluate_cube
     from cube_denoise.export import export_geotiff
     from cube_denoise.ingest import ingest, ingest_dataset
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from cube_denoise.mintpy_export import export_mintpy
     from cube_denoise.models.zoo import load_model
     from cube_denoise.pipeline import run
+    from cube_denoise.point_series import point_series
     from cube_denoise.product import open_velocity
+    from cube_denoise.profile import profile
     from cube_denoise.publish import publish
     from cube_denoise.separate import separate
     from cube_denoise.simulate.scene import simulate_scene
@@ -53,6 +56,9 @@ __all__ = [
     "open_cube",
     "open_velocity",
     "pair_std",
+    "point_series",
+    "product_of_cube",
+    "profile",
     "publish",
     "run",
     "search",
@@ -78,6 +84,9 @@ _HOMES = {
     "open_cube": "store",
     "open_velocity": "product",
     "pair_std": "correct",
+    "point_series": "point_series",
+    "product_of_cube": "cube_product",
+    "profile": "profile",
     "publish": "publish",
     "run": "pipeline",
     "search": "catalog",

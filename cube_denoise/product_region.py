@@ -97,7 +97,7 @@ def inside(part: xr.Dataset, region: Region, grid: GeoBox) -> xr.Dataset:
         _centres_inside,
         da.arange(sum(rows), chunks=(rows,))[:, None],
         da.arange(sum(columns), chunks=(columns,))[None, :],
-        shape=region.outline.geojson()["geometry"],
+        shape=region.outline.json,
         place=place,
         dtype=bool,
         meta=np.empty((0, 0), bool),

@@ -69,8 +69,8 @@ FLOORS = (
     "joining joining.checks joining.decompose joining.equations joining.frames "
     "joining.ground joining.ground_files joining.join joining.lattice "
     "joining.offsets joining.seams "
-    "mintpy_attributes mintpy_export pair_residuals pair_sources plot product "
-    "product_folder product_stac record_reader "
+    "mintpy_attributes mintpy_export pair_residuals pair_sources plot point_series "
+    "cube_product product product_folder product_stac profile record_reader "
     "series_sums stack_samples state summary "
     "unwrapping versions",
     # 4: what fills a cube or a network.
@@ -90,7 +90,8 @@ FLOORS = (
     # 6: thin.
     "cli.bulk "
     "__main__ cli cli.application cli.closure cli.judge cli.look cli.make "
-    "cli.plan_table cli.residuals cli.separate cli.sources cli.steps cli.versions "
+    "cli.plan_table cli.publish cli.residuals cli.separate cli.sources cli.steps "
+    "cli.versions "
     "cli.view",
 )
 FLOOR = {name: k for k, names in enumerate(FLOORS, 1) for name in names.split()}

@@ -100,15 +100,19 @@ def write_pyramid(
     place = zarr_place(url)
     grid = geobox_of(product)
     coarser = coarser_grids(grid, smallest=chunk)
-    root = zarr.create_group(place, zarr_format=3)
     levels = []
-    for k, box in enumerate((grid, *coarser)):
-        group = root if k == 0 else root.create_group(str(k))
-        told = zarr_attributes(box, levels=coarser if k == 0 else ())
-        group.attrs.update({**(product.attrs if k == 0 else {}), **told})
-        group.attrs.update({"Conventions": "CF-1.11", "coordinates": "spatial_ref"})
-        arrays = _arrays(group, product, box, coarse=k > 0, chunk=chunk, shard=shard)
-        levels.append(_Level(box, group, arrays))
+    with zarr.config.set({"json_indent": None}):
+        for k, box in enumerate((grid, *coarser)):
+            told = zarr_attributes(box, levels=coarser if k == 0 else ())
+            told |= {"Conventions": "CF-1.11", "coordinates": "spatial_ref"}
+            attributes = told if k else {**product.attrs, **told}
+            group = zarr.create_group(
+                place, path=str(k or ""), zarr_format=3, attributes=attributes
+            )
+            arrays = _arrays(
+                group, product, box, coarse=k > 0, chunk=chunk, shard=shard
+            )
+            levels.append(_Level(box, group, arrays))
     tasks = [(k, w) for k, level in enumerate(levels) for w in level.cuts(shard)]
     with progress("publish", len(tasks), unit="blocks") as advance:
         for k, level in enumerate(levels):
@@ -118,7 +122,7 @@ def write_pyramid(
                 write = _coarser(levels[k - 1], level, shard)
             for _ in _threaded(write, level.cuts(shard), workers):
                 advance(1)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), zarr.config.set({"json_indent": None}):
         warnings.filterwarnings("ignore", message="Consolidated metadata")
         for path in (*map(str, range(1, len(levels))), None):
             zarr.consolidate_metadata(place, path=path)
@@ -183,8 +187,8 @@ def _whole(
         dtype=values.dtype,
         chunks=values.shape or (),
         dimension_names=[str(d) for d in dims],
+        attributes=dict(attributes),
     )
-    array.attrs.update(dict(attributes))
     array[...] = values
 
 
@@ -215,8 +219,8 @@ def _array(
         compressors=BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
         fill_value={"f": np.nan, "M": NO_DATE}.get(kind, 0),
         dimension_names=spec.dims,
+        attributes=told,
     )
-    array.attrs.update(told)
     return quick(array)
 
 

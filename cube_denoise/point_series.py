@@ -1,0 +1,161 @@
+"""Displacement at a place through time, from the frames that a product is made of."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from odc.geo import geom
+
+from cube_denoise import store
+from cube_denoise.conventions import CORRECTION_TIME, TIME, X, Y
+from cube_denoise.grid import geobox_of, grid_of
+from cube_denoise.inversion_window import Settings
+from cube_denoise.invert import plan_inversion
+from cube_denoise.product_region import LONGITUDES_LATITUDES, covered
+from cube_denoise.reference_area import recorded_reference
+
+LOOK = ("los_east", "los_north", "los_up")
+
+
+def point_series(
+    product: xr.Dataset,
+    lon: float,
+    lat: float,
+    *,
+    frames: Sequence[str] | None = None,
+    raw: bool = False,
+) -> dict[str, xr.Dataset]:
+    """Displacement series at a place, of each frame of a product that covers it.
+
+    Every series is along the line of sight of its own frame, relative to the frame's
+    own reference area and date: the offsets by which frames were joined are not in it.
+
+    Parameters
+    ----------
+    product : xarray.Dataset
+        As of `open_velocity`; the attribute ``frames`` tells the cubes.
+    lon, lat : float
+        Degrees.
+    frames : sequence of str, optional
+        Names of the frames to ask; all when not given.
+    raw : bool
+        Invert the phases before correction at this pixel, too, where the series is of
+        corrected phases: reads a chunk of every pair.
+
+    Returns
+    -------
+    dict of str to xarray.Dataset
+        By frame. On (time): ``displacement`` (m, positive toward the satellite),
+        ``displacement_std`` (decorrelation) and ``correction_std`` (what correction
+        leaves) if the cube has them, and ``raw_displacement``. Scalars: ``velocity``,
+        ``velocity_std`` (m year-1), ``los_east``, ``los_north``, ``los_up``.
+        Attributes: ``frame``, ``track``, ``phase_variable``, ``reference_time``.
+
+    Raises
+    ------
+    ValueError
+        If the place is outside the product, a frame is unknown, or no frame that
+        covers it can be read.
+
+    Warns
+    -----
+    UserWarning
+        If one of several frames there cannot be read.
+    """
+    _check_inside(product, lon, lat)
+    known = {str(f["name"]): f for f in product.attrs.get("frames", ())}
+    unknown = sorted(set(frames or ()) - set(known))
+    if unknown:
+        raise ValueError(f"frames={unknown} are none of {', '.join(known)}")
+    found, failed = {}, []
+    for name in frames or known:
+        told = known[name]
+        west, south, east, north = told.get("bbox", (-360.0, -90.0, 360.0, 90.0))
+        if not (west <= lon <= east and south <= lat <= north):
+            continue
+        try:
+            series = _of_frame(told, lon, lat, raw)
+        except ValueError as error:
+            failed.append(f"{name}: {error}")
+            continue
+        if series is not None:
+            found[name] = series
+    if failed and not found:
+        raise ValueError(f"no series at {lon=}, {lat=}: {'; '.join(failed)}")
+    for reason in failed:
+        warnings.warn(f"left out {reason}", stacklevel=2)
+    return found
+
+
+def _check_inside(product: xr.Dataset, lon: float, lat: float) -> None:
+    grid = geobox_of(product)
+    x, y = _place(grid, lon, lat)
+    column, row = ~grid.affine * (x, y)
+    if not (0 <= row < grid.shape[0] and 0 <= column < grid.shape[1]):
+        raise ValueError(
+            f"{lon=}, {lat=} is outside the product, which covers {covered(grid)}"
+        )
+
+
+def _place(grid: Any, lon: float, lat: float) -> tuple[float, float]:
+    """Map coordinates of a place."""
+    if not (np.isfinite([lon, lat]).all() and -90 <= lat <= 90):
+        raise ValueError(f"{lon=}, {lat=} must be degrees")
+    point = geom.point(lon, lat, LONGITUDES_LATITUDES).to_crs(grid.crs)
+    x, y = point.coords[0]
+    return float(x), float(y)
+
+
+def _of_frame(
+    told: dict[str, Any], lon: float, lat: float, raw: bool
+) -> xr.Dataset | None:
+    """Series of one frame; None if the place is beside its pixels or has no data."""
+    if not told.get("url"):
+        raise ValueError("the product does not tell where its cube is")
+    cube = store.open_cube(told["url"], snapshot=told.get("snapshot"))
+    if "displacement" not in cube:
+        raise ValueError(f"{told['url']} has no displacement: invert it first")
+    grid = grid_of(cube.attrs)
+    column, row = (int(np.floor(v)) for v in ~grid.affine * _place(grid, lon, lat))
+    if not (0 <= row < grid.shape[0] and 0 <= column < grid.shape[1]):
+        return None
+    names = ("displacement", "displacement_std", "velocity", "velocity_std", *LOOK)
+    there = [n for n in (*names, "correction_std") if n in cube]
+    pixel = cube[there].isel({Y: row, X: column}).load()
+    if not np.isfinite(pixel["displacement"]).any():
+        return None
+    times = (TIME, CORRECTION_TIME)
+    pixel = pixel.drop_vars([n for n in pixel.coords if n not in times])
+    if "correction_std" in pixel:
+        own = pixel["correction_std"].rename({CORRECTION_TIME: TIME})
+        pixel = pixel.drop_vars(["correction_std", CORRECTION_TIME])
+        pixel["correction_std"] = own.reindex({TIME: pixel[TIME]})
+    made = cube["displacement"].attrs
+    if raw and made.get("phase_variable") == "corrected_phase":
+        pixel["raw_displacement"] = _raw(cube, row, column)
+    return pixel.drop_attrs(deep=False).assign_attrs(
+        frame=told["name"],
+        track=str(told.get("track", cube.attrs.get("track", ""))),
+        phase_variable=str(made.get("phase_variable", "")),
+        reference_time=str(made.get("reference_time", "")),
+    )
+
+
+def _raw(cube: xr.Dataset, row: int, column: int) -> xr.DataArray:
+    """Invert the phases before correction as the corrected ones were."""
+    made = cube["displacement"].attrs
+    settings: dict[str, Any] = {f.name: made[f.name] for f in fields(Settings)}
+    settings["reference_date"] = str(made["reference_time"])
+    job = plan_inversion(
+        cube,
+        reference=recorded_reference(made),
+        variable="unwrapped_phase",
+        **settings,
+    )
+    window = {Y: slice(row, row + 1), X: slice(column, column + 1)}
+    values = job.compute(cube, window)["displacement"].ravel()
+    series = xr.DataArray(values, {TIME: job.coords[TIME]}, TIME)
+    return series.assign_attrs(units="m", long_name="displacement before correction")
