@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from odc.geo import geom
 from odc.geo.geobox import GeoBox
 
 from cube_denoise import store
@@ -197,12 +196,6 @@ class CubeSource:
             variable="unwrapped_phase",
             **settings,
         )
-
-    def place(self, lon: float, lat: float) -> tuple[float, float]:
-        """Map coordinates of a place in degrees."""
-        there = geom.point(lon, lat, "EPSG:4326").to_crs(str(self.grid.crs))
-        x, y = there.coords[0]
-        return float(x), float(y)
 
     def frame(self, name: str) -> "CubeSource":
         """Raise: a cube is one frame."""

@@ -25,6 +25,7 @@ from cube_denoise.view.source import (
     Point,
     Series,
     lonlat,
+    mapped,
     picture_of,
     pixel_at,
     place_facts,
@@ -139,7 +140,7 @@ class ProductSource:
                 continue
             try:
                 cube = self.frame(name)
-                found = cube.point(*cube.place(lon, lat))
+                found = cube.point(*mapped(cube.grid, lon, lat))
             except ValueError as error:
                 yield name, str(error)
                 continue

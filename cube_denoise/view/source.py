@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
-from odc.geo.geom import point
 
 from cube_denoise.conventions import years_since
 from cube_denoise.view.window import View, Window, extent, upright
@@ -23,6 +23,7 @@ DIRECTIONS = {
 }
 """Components: their name, where the positive is (blue), where the negative (red)."""
 MM = 1e3
+DEGREES = CRS("EPSG:4326")
 
 
 class Picture(NamedTuple):
@@ -147,9 +148,22 @@ def place_facts(grid: GeoBox, x: float, y: float) -> dict[str, str]:
 
 
 def lonlat(grid: GeoBox, x: float, y: float) -> tuple[float, float]:
-    """Longitude and latitude of a place, degrees."""
-    lon, lat = point(x, y, grid.crs).to_crs("EPSG:4326").coords[0]
-    return float(lon), float(lat)
+    """Longitude and latitude (degrees) of a place in map coordinates."""
+    return _moved(grid.crs, DEGREES, x, y)
+
+
+def mapped(grid: GeoBox, lon: float, lat: float) -> tuple[float, float]:
+    """Map coordinates of a place in degrees."""
+    return _moved(DEGREES, grid.crs, lon, lat)
+
+
+def _moved(
+    here: CRS | None, there: CRS | None, x: float, y: float
+) -> tuple[float, float]:
+    if here is None or there is None:
+        raise ValueError("a map without CRS has no longitudes and latitudes")
+    moved = here.transformer_to_crs(there)(x, y)
+    return float(moved[0]), float(moved[1])
 
 
 def rate_text(rate: float, std: float) -> str:
