@@ -36,7 +36,7 @@ def view(
     try:
         from cube_denoise.view.server import serve
     except ModuleNotFoundError as error:
-        if error.name != "bokeh":
+        if str(error.name).split(".")[0] != "bokeh":
             raise
         raise ValueError("view needs Bokeh: pip install 'cube-denoise[view]'") from None
     from cube_denoise.view.opening import open_source
