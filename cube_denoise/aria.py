@@ -18,6 +18,7 @@ import numpy as np
 
 from cube_denoise.file_parts import Part, filled
 from cube_denoise.interferogram import ROLES, Asset, Interferogram, earlier_first
+from cube_denoise.places import without_secrets
 from cube_denoise.product_files import (
     RADIANS,
     absolute,
@@ -67,7 +68,7 @@ def read_aria(href: str | Path, *, track: str | None = None) -> Interferogram:
     name = NAME.fullmatch(stem_of(href))
     if name is None:
         raise ValueError(
-            f"{href} must be named as ARIA names its products, such as "
+            f"{without_secrets(href)} must be named as ARIA names products, such as "
             "S1-GUNW-D-R-071-tops-20200130_20200124-135156-...nc: its dates and track "
             "are read from there"
         )

@@ -6,8 +6,7 @@ with the look direction on a coarse mesh. They are read by h5py and NumPy, not b
 what MintPy compresses (LZF), GDAL's builds do not read. HDF5 files may be remote.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -16,8 +15,6 @@ import numpy as np
 from affine import Affine
 from rasterio.enums import MaskFlags
 from rasterio.windows import Window
-
-from cube_denoise import hdf5_access
 
 
 @dataclass(frozen=True)
@@ -132,16 +129,15 @@ def filled(dataset: Any) -> np.ndarray:
     return values
 
 
-@contextmanager
-def opened(
-    path: str | Path, part: Part, shape: tuple[int, int], transform: Affine
-) -> Iterator[PartRaster]:
-    """Open a part of a file.
+def image(
+    file: Any, part: Part, shape: tuple[int, int], transform: Affine
+) -> PartRaster:
+    """Image of a file.
 
     Parameters
     ----------
-    path : str or pathlib.Path
-        Of a flat file, local; of a HDF5 file as in `hdf5_access.opened`.
+    file : h5py.File or str or pathlib.Path
+        Open (`hdf5_access.opened`), or the path of a flat file.
     part : Part
     shape : (rows, columns)
         That the image must have.
@@ -151,29 +147,24 @@ def opened(
     Raises
     ------
     OSError
-        If the file or the part is not there, or has another shape.
-    places.PlaceError
-        If the place of a remote file as a whole is not there or refuses.
+        If the part is not there, or has another shape.
     """
     if part.dataset is None:
-        yield PartRaster(_flat(Path(path), part.dtype, shape), part, shape, transform)
-        return
-    with hdf5_access.opened(path) as file:
-        absent = [n for n in (part.dataset, *(part.mesh or ())) if n not in file]
-        if absent:
-            raise OSError(f"{path} has no dataset {absent[0]!r}")
-        if part.mesh is not None:
-            yield MeshRaster(file, part, shape, transform)
-            return
-        values = file[part.dataset]
-        deep = [k for k in (part.layer, part.minus) if k is not None]
-        fits = values.shape[-2:] == shape and values.ndim == (3 if deep else 2)
-        if not fits or any(k >= values.shape[0] for k in deep):
-            raise OSError(
-                f"{part.dataset!r} in {path} has the shape {values.shape}: asked for "
-                f"layer {deep} of {shape[0]} x {shape[1]} pixels"
-            )
-        yield PartRaster(values, part, shape, transform)
+        return PartRaster(_flat(Path(file), part.dtype, shape), part, shape, transform)
+    absent = [n for n in (part.dataset, *(part.mesh or ())) if n not in file]
+    if absent:
+        raise OSError(f"{file.filename} has no dataset {absent[0]!r}")
+    if part.mesh is not None:
+        return MeshRaster(file, part, shape, transform)
+    values = file[part.dataset]
+    deep = [k for k in (part.layer, part.minus) if k is not None]
+    fits = values.shape[-2:] == shape and values.ndim == (3 if deep else 2)
+    if not fits or any(k >= values.shape[0] for k in deep):
+        raise OSError(
+            f"{part.dataset!r} in {file.filename} has the shape {values.shape}: asked "
+            f"for layer {deep} of {shape[0]} x {shape[1]} pixels"
+        )
+    return PartRaster(values, part, shape, transform)
 
 
 def _flat(path: Path, dtype: str, shape: tuple[int, int]) -> np.ndarray:

@@ -6,6 +6,7 @@ environment, a login for web servers from ``EARTHDATA_TOKEN`` or a netrc file, b
 the process that reads.
 """
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -85,8 +86,16 @@ def _remote(href: str) -> Iterator[_Blocks]:
         return
     import requests
 
+    for name in ("urllib3.connectionpool", "urllib3.util.retry"):
+        logging.getLogger(name).addFilter(_without_queries)
     with requests.Session() as session:
         yield _on_server(session, href)
+
+
+def _without_queries(record: logging.LogRecord) -> bool:
+    """Drop from what urllib3 logs the queries of addresses, which may be signatures."""
+    record.msg, record.args = re.sub(r"\?\S*", "", record.getMessage()), ()
+    return True
 
 
 def _in_bucket(href: str) -> _Blocks:
@@ -119,7 +128,9 @@ def _on_server(session: Any, href: str) -> _Blocks:
     from requests.adapters import HTTPAdapter
     from urllib3 import Retry
 
-    retry = Retry(total=3, backoff_factor=1, status_forcelist=[429, 502, 503, 504])
+    retry = Retry(
+        total=3, connect=1, backoff_factor=1, status_forcelist=[429, 502, 503, 504]
+    )
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(max_retries=retry))
     token = os.environ.get("EARTHDATA_TOKEN")

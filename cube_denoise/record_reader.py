@@ -14,7 +14,7 @@ from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
 
-from cube_denoise import file_parts, store
+from cube_denoise import file_parts, hdf5_access, store
 from cube_denoise.conventions import X, Y
 from cube_denoise.file_parts import Part
 from cube_denoise.interferogram import MASKS, Asset, Interferogram
@@ -37,6 +37,7 @@ class RecordReader:
         self.record, self.roles, self.grid = record, roles, grid
         self.stack = ExitStack()
         self.open: dict[str, WarpedVRT | SamePixels] = {}
+        self.files: dict[str, Any] = {}
 
     def __enter__(self) -> Any:
         try:
@@ -106,12 +107,21 @@ class RecordReader:
     def _part(self, asset: Asset, part: Part) -> SamePixels:
         record = self.record
         place = record.shape, Affine(*record.transform)
-        raster = self.stack.enter_context(file_parts.opened(asset.href, part, *place))
+        raster = file_parts.image(self._file(asset.href, part), part, *place)
         same = GeoBox(*place, record.crs).crs == self.grid.crs
         found = SamePixels.of(raster, self.grid, asset.nodata) if same else None
         if found is None:
             raise store.SkipTask(f"{asset.href} is read on its own pixels alone")
         return found
+
+    def _file(self, href: str, part: Part) -> Any:
+        """Open file of a part: once, with all its parts; or the path of a flat one."""
+        if part.dataset is None:
+            return href
+        if href not in self.files:
+            opening = hdf5_access.opened(href)
+            self.files[href] = self.stack.enter_context(opening)
+        return self.files[href]
 
     def read(self, role: str, window: Mapping[str, slice]) -> np.ndarray:
         """Values on a window of the grid, float32, NaN = no data."""

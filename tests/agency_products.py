@@ -23,10 +23,10 @@ INCIDENCE, HEADING = 39.0, -168.0
 WAVELENGTH = 0.05546576
 
 
-def ramp(seed: int = 0) -> np.ndarray:
+def ramp(seed: int = 0, shape: tuple[int, int] = (ROWS, COLUMNS)) -> np.ndarray:
     """Values that are different at every pixel and never 0, float32."""
     random = np.random.default_rng(seed)
-    return random.uniform(0.5, 6, (ROWS, COLUMNS)).astype("float32")
+    return random.uniform(0.5, 6, shape).astype("float32")
 
 
 def incidence(x: np.ndarray, y: np.ndarray, height: np.ndarray) -> np.ndarray:
@@ -56,8 +56,13 @@ def pixels() -> tuple[np.ndarray, np.ndarray]:
 
 
 def put(file: h5py.File, name: str, values: object, fill: float | None = None) -> None:
-    compression = {"chunks": True, "compression": "gzip"} if np.ndim(values) > 1 else {}
-    data = file.create_dataset(name, data=values, **compression)
+    layout = {}
+    if np.ndim(values) > 1:
+        layout = {
+            "chunks": tuple(min(n, 128) for n in np.shape(values)),
+            "compression": "gzip",
+        }
+    data = file.create_dataset(name, data=values, **layout)
     if fill is not None:
         data.attrs["_FillValue"] = np.array([fill], data.dtype)
 
@@ -79,19 +84,21 @@ def write_aria(
         f"S1-GUNW-{letter}-R-071-tops-{later}_{earlier}-135156-"
         "00119W_00034N-PP-913f-v3_0_1.nc"
     )
+    phase = ramp() if phase is None else phase
+    parts = np.ones(phase.shape) if components is None else components
+    rows, columns = phase.shape
     west, north = ARIA_CORNER[0] + columns_off * ARIA_STEP, ARIA_CORNER[1]
-    width, height = COLUMNS * ARIA_STEP, ROWS * ARIA_STEP
+    width, height = columns * ARIA_STEP, rows * ARIA_STEP
     levels, y, x = mesh()
     with h5py.File(folder / name, "w") as file:
         file.attrs["product_type"] = "UNW GEO IFG"
         data, look = "/science/grids/data", "/science/grids/imagingGeometry"
-        put(file, f"{data}/unwrappedPhase", ramp() if phase is None else phase, 0)
+        put(file, f"{data}/unwrappedPhase", phase, 0)
         file[f"{data}/unwrappedPhase"].attrs["units"] = "rad"
-        put(file, f"{data}/coherence", 0.1 + ramp(1) / 10, 0)
-        parts = np.ones((ROWS, COLUMNS)) if components is None else components
+        put(file, f"{data}/coherence", 0.1 + ramp(1, phase.shape) / 10, 0)
         put(file, f"{data}/connectedComponents", parts.astype("float32"), -1)
-        put(file, f"{data}/longitude", west + ARIA_STEP * (np.arange(COLUMNS) + 0.5))
-        put(file, f"{data}/latitude", north - ARIA_STEP * (np.arange(ROWS) + 0.5))
+        put(file, f"{data}/longitude", west + ARIA_STEP * (np.arange(columns) + 0.5))
+        put(file, f"{data}/latitude", north - ARIA_STEP * (np.arange(rows) + 0.5))
         put(file, f"{look}/longitudeMeta", west + width * nodes())
         put(file, f"{look}/latitudeMeta", north - height * nodes())
         put(file, f"{look}/heightsMeta", HEIGHTS)

@@ -1,18 +1,17 @@
 """Rasters behind logins: a web server that wants a token, a netrc login, a cookie."""
 
-import base64
 import logging
 import pickle
-import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+from web_site import TOKEN, Site, basic, bearer, serving
 
 from cube_denoise import store
 from cube_denoise.cluster import Workers
@@ -22,78 +21,11 @@ from cube_denoise.places import PlaceError
 from cube_denoise.products import find_products
 from cube_denoise.raster_access import gdal_options, opened, takes_token
 
-TOKEN = "token-MARKER-0123456789"
-BASIC = "Basic " + base64.b64encode(b"user:word-MARKER").decode()
-
-
-@dataclass
-class Site:
-    """A folder served to those who show what `admits` wants."""
-
-    folder: Path
-    admits: Callable[[BaseHTTPRequestHandler], tuple[int, dict[str, str]] | None]
-    port: int = 0
-    seen: list[tuple[str, str | None]] = field(default_factory=list)
-    """(path, Authorization) of every request."""
-
-    def url(self, name: str, host: str = "localhost") -> str:
-        return f"http://{host}:{self.port}/{name}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def __init__(self, *args: object, site: Site) -> None:
-        self.site = site
-        super().__init__(*args)  # type: ignore[arg-type]
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        self.site.seen.append((self.path, self.headers["Authorization"]))
-        answer = self.site.admits(self)
-        if answer is not None:
-            self.answer(*answer)
-            return
-        path = self.site.folder / self.path.lstrip("/").partition("?")[0]
-        if not path.is_file():
-            self.answer(404, {})
-            return
-        content = path.read_bytes()
-        begin, end = 0, len(content)
-        if wanted := self.headers["Range"]:
-            first, last = wanted.removeprefix("bytes=").split("-")
-            begin, end = int(first), min(int(last or end - 1) + 1, end)
-        where = {"Content-Range": f"bytes {begin}-{end - 1}/{len(content)}"}
-        self.answer(206 if wanted else 200, where, content[begin:end])
-
-    def answer(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, *args: object) -> None:
-        pass
-
 
 @pytest.fixture
 def serve(product_folder: Path) -> Iterator[Callable[..., Site]]:
-    servers = []
-
-    def begin(admits: Callable) -> Site:
-        site = Site(product_folder, admits)
-        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, site=site))
-        site.port = server.server_port
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return site
-
-    yield begin
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    with ExitStack() as running:
+        yield lambda admits: running.enter_context(serving(product_folder, admits))
 
 
 @pytest.fixture(autouse=True)
@@ -102,16 +34,6 @@ def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.delenv("EARTHDATA_TOKEN", raising=False)
     monkeypatch.setenv("EARTHDATA_HOSTS", "localhost")
-
-
-def bearer(request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str]] | None:
-    good = request.headers["Authorization"] == f"Bearer {TOKEN}"
-    return None if good else (401, {"WWW-Authenticate": "Bearer"})
-
-
-def basic(request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str]] | None:
-    good = request.headers["Authorization"] == BASIC
-    return None if good else (401, {"WWW-Authenticate": "Basic"})
 
 
 def a_raster(folder: Path) -> str:
