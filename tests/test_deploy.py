@@ -26,6 +26,7 @@ from deploy_checks import (
 )
 
 from cube_denoise import pipeline
+from cube_denoise.bulk_plan import read_plan
 from cube_denoise.cluster import CPU_IO, GPU
 from cube_denoise.job import read_job
 
@@ -130,6 +131,7 @@ def test_a_broken_object_is_caught(kind: str, path: str, value: Any) -> None:
         ("worker.resources.limits.cpu=null", "/worker/resources/limits"),
         ("bulk.run=Second_Run", "/bulk/run"),
         ("bulk.workers=many", "/bulk/workers"),
+        ("frames[0].nme=a", "/frames"),
         ("cluster.gpuWorkers=1", "cluster.autoscaler.enabled=false"),
         ("cluster.autoscaler.minimum=9", "cluster.autoscaler.maximum"),
         ("gpuWorker.tolerations[0].operator=Is", "/gpuWorker/tolerations/0/operator"),
@@ -309,3 +311,31 @@ def test_the_job_file_is_a_job(name: str, tmp_path: Path) -> None:
     given = yaml.safe_load(VALUES[name].read_text())
     assert job == {"workers": 2, "cube": given["cube"], **given["job"]}
     assert set(job) <= set(pipeline.JOB_KEYS)
+
+
+def test_frames_make_it_a_plan(tmp_path: Path) -> None:
+    sets = ("frames[0].name=a", "frames[0].priority=2", "frames[1].name=b")
+    objects = render(VALUES["secret"], *sets, "frames[1].search.orbit=D143")
+    data = one(objects, "ConfigMap")["data"]
+    assert set(data) == {"plan.yaml"}
+    path = tmp_path / "plan.yaml"
+    path.write_text(data["plan.yaml"])
+    given = yaml.safe_load(VALUES["secret"].read_text())
+    plan = read_plan(path)
+    assert plan.archive == given["cube"]
+    first, second = plan.frames()
+    assert (first.name, first.priority) == ("a", 2)
+    assert first.job["source"] == given["job"]["source"]
+    assert first.job["cube"] == f"{given['cube']}/cubes/a"
+    assert second.job["search"] == {**given["job"]["search"], "orbit": "D143"}
+    found = {name: container(pod)["args"] for name, pod in pods(objects)}
+    wanted = ["cube-denoise", "bulk", "/etc/cube-denoise/plan.yaml"]
+    assert found["bulk"] == wanted
+    assert found["update"] == [*wanted, "--update"]
+    for thing in objects:
+        assert problems(thing) == []
+
+
+def test_the_example_of_a_plan_is_one() -> None:
+    plan = read_plan(DEPLOY / "plan.yaml")
+    assert (plan.count, plan.prioritised) == (2, True)

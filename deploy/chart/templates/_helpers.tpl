@@ -54,6 +54,16 @@ annotations:  # the run ends with this pod: node autoscalers leave it alone
 {{- printf "%s-%s" (include "cube-denoise.fullname" .) (sha256sum $text | trunc 8) -}}
 {{- end }}
 
+{{- /* A command as JSON: run or update of a job; with frames, bulk of a plan. */ -}}
+{{- define "cube-denoise.command" -}}
+{{- $args := list "cube-denoise" .step "/etc/cube-denoise/job.yaml" -}}
+{{- if .root.Values.frames -}}
+{{- $args = list "cube-denoise" "bulk" "/etc/cube-denoise/plan.yaml" -}}
+{{- if eq .step "update" }}{{ $args = append $args "--update" }}{{ end -}}
+{{- end -}}
+{{- toJson $args -}}
+{{- end }}
+
 {{- define "cube-denoise.bulkName" -}}
 {{- printf "%s-bulk-%s" (include "cube-denoise.fullname" .) .Values.bulk.run -}}
 {{- end }}
