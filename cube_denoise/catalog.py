@@ -9,13 +9,14 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pystac
 
+from cube_denoise import source_profiles
 from cube_denoise.conditions import (
     check_bbox,
     intersects,
@@ -25,6 +26,7 @@ from cube_denoise.conditions import (
     parse_interval,
 )
 from cube_denoise.products import Interferogram, find_products, is_stack_file
+from cube_denoise.source_profiles import NamedProduct
 from cube_denoise.stac_item import as_path, footprint, from_item, to_item
 from cube_denoise.stac_source import guarded, listed, open_items, read_source
 
@@ -49,6 +51,8 @@ def search(
     datetime: str | None = None,
     orbit: str | int | None = None,
     filters: Sequence[str] | None = None,
+    incidence_angle: float | None = None,
+    heading: float | None = None,
 ) -> list[Interferogram]:
     """Find interferograms in a STAC API, a static catalog, an item list or a stack.
 
@@ -70,25 +74,34 @@ def search(
     filters : sequence of str, optional
         Conditions on item properties that must all hold, such as
         ``"insar:temporal_baseline<=48"``. An item without the property is left out.
+    incidence_angle, heading : float, optional
+        Degrees; of OPERA's DISP-S1 products, which do not tell them.
 
     Returns
     -------
     list of Interferogram
-        As found; empty when there are none. See `resolve`.
+        As found; empty when there are none. See `resolve`. Of items that are known by
+        the name of their product alone (`source_profiles`) the headers are read; one
+        that cannot be read is left out, with a logged warning.
     """
     conditions = [parse_condition(text) for text in filters or ()]
     conditions += orbit_conditions(orbit) if orbit is not None else []
     interval = parse_interval(datetime)
     if bbox is not None:
         check_bbox(bbox)
-    narrowing = {"collections": collections, "bbox": bbox, "datetime": datetime}
+    angles = {"incidence_angle": incidence_angle, "heading": heading}
+    look = {k: v for k, v in angles.items() if v is not None}
     items: Iterator[pystac.Item]
     if is_stack_file(source):
-        items = (to_item(record) for record in find_products(source)[0])
+        items = (to_item(record) for record in find_products(source, **look)[0])
+    elif source_profiles.applies(source, collections):
+        places = {"collections": collections, "bbox": bbox}
+        items = open_items(source, (), {k: v for k, v in places.items() if v})
     else:
+        narrowing = {"collections": collections, "bbox": bbox, "datetime": datetime}
         asked = {k: v for k, v in narrowing.items() if v}
         items = open_items(source, conditions, asked)
-    found: dict[tuple[str | None, str], Interferogram] = {}
+    found: dict[tuple[str | None, str], Interferogram | NamedProduct] = {}
     for item in guarded(items, source):
         key = item.collection_id, item.id
         if key in found:
@@ -96,9 +109,19 @@ def search(
             continue
         if collections and item.collection_id not in collections:
             continue
-        if not all(condition.holds(item.properties) for condition in conditions):
+        product = source_profiles.named_product(item)
+        told = item.properties if product is None else product.properties
+        if not all(
+            condition.holds(told)
+            for condition in conditions
+            if product is None or condition.name in told
+        ):
             continue
         if bbox and item.bbox and not intersects(bbox, item.bbox):
+            continue
+        if product is not None:
+            if overlaps(product.earlier, product.later, interval):
+                found[key] = product
             continue
         record = from_item(item)
         if bbox and not item.bbox and not intersects(bbox, _bounds(record)):
@@ -106,8 +129,27 @@ def search(
         if not overlaps(record.reference_time, record.secondary_time, interval):
             continue
         found[key] = record
-    logger.info("%s: %d interferograms", source, len(found))
-    return list(found.values())
+    records = []
+    for record, known in _read_headers(list(found.values()), look):
+        if known or (
+            all(c.holds(to_item(record).properties) for c in conditions)
+            and not (bbox and not intersects(bbox, _bounds(record)))
+        ):
+            records.append(record)
+    logger.info("%s: %d interferograms", source, len(records))
+    return records
+
+
+def _read_headers(
+    found: Sequence[Interferogram | NamedProduct], look: Mapping[str, float]
+) -> Iterator[tuple[Interferogram, bool]]:
+    """Records in the order they were found in, and whether they were such already."""
+    named = [p for p in found if isinstance(p, NamedProduct)]
+    read = iter(source_profiles.read_named(named, look))
+    for entry in found:
+        record = next(read) if isinstance(entry, NamedProduct) else entry
+        if record is not None:
+            yield record, record is entry
 
 
 def resolve(interferograms: Iterable[Interferogram]) -> list[Interferogram]:

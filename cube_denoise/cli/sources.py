@@ -175,7 +175,7 @@ def search(
     source: Annotated[
         str,
         typer.Argument(
-            help="STAC API, catalog, item list, or HDF5 stack of MintPy or LiCSBAS.",
+            help="STAC API, catalog, item list, or a product, stack or series in HDF5.",
             metavar="SOURCE",
         ),
     ],
@@ -198,11 +198,24 @@ def search(
             "--filter", help="Such as insar:temporal_baseline<=48; repeatable."
         ),
     ] = None,
+    incidence: Annotated[
+        float | None,
+        typer.Option(help="Degrees; of DISP-S1 products, which do not tell it."),
+    ] = None,
+    heading: Annotated[
+        float | None, typer.Option(help="Degrees from north; likewise.")
+    ] = None,
 ) -> None:
     """Find interferograms and write the list of them (without -o: show it).
 
+    Of NASA's CMR-STAC the headers of the products are read, which needs an Earthdata
+    login (EARTHDATA_TOKEN or ~/.netrc).
+
     Example: cube-denoise search catalog.json --orbit A005
     --filter 'insar:temporal_baseline<=48' -o items.json
+
+    Example: cube-denoise search https://cmr.earthdata.nasa.gov/stac/ASF
+    --collection ARIA_S1_GUNW_1 --bbox=-119,34,-117,35 --orbit D071 -o items.json
     """
     from cube_denoise import catalog
 
@@ -213,6 +226,8 @@ def search(
         datetime=datetime,
         orbit=orbit,
         filters=filters,
+        incidence_angle=incidence,
+        heading=heading,
     )
     if not found:
         raise ValueError(f"{source} has no interferogram that fits the search")
