@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -10,14 +9,14 @@ import xarray as xr
 from odc.geo import geom
 
 from cube_denoise import store
-from cube_denoise.conventions import CORRECTION_TIME, TIME, X, Y
 from cube_denoise.grid import geobox_of, grid_of
-from cube_denoise.inversion_window import Settings
-from cube_denoise.invert import plan_inversion
+from cube_denoise.pixel_series import (
+    is_corrected,
+    pixel_series,
+    raw_inversion,
+    raw_series,
+)
 from cube_denoise.product_region import LONGITUDES_LATITUDES, covered
-from cube_denoise.reference_area import recorded_reference
-
-LOOK = ("los_east", "los_north", "los_up")
 
 
 def point_series(
@@ -122,40 +121,17 @@ def _of_frame(
     column, row = (int(np.floor(v)) for v in ~grid.affine * _place(grid, lon, lat))
     if not (0 <= row < grid.shape[0] and 0 <= column < grid.shape[1]):
         return None
-    names = ("displacement", "displacement_std", "velocity", "velocity_std", *LOOK)
-    there = [n for n in (*names, "correction_std") if n in cube]
-    pixel = cube[there].isel({Y: row, X: column}).load()
-    if not np.isfinite(pixel["displacement"]).any():
+    pixel = pixel_series(cube, row, column)
+    if pixel is None:
         return None
-    times = (TIME, CORRECTION_TIME)
-    pixel = pixel.drop_vars([n for n in pixel.coords if n not in times])
-    if "correction_std" in pixel:
-        own = pixel["correction_std"].rename({CORRECTION_TIME: TIME})
-        pixel = pixel.drop_vars(["correction_std", CORRECTION_TIME])
-        pixel["correction_std"] = own.reindex({TIME: pixel[TIME]})
     made = cube["displacement"].attrs
-    if raw and made.get("phase_variable") == "corrected_phase":
-        pixel["raw_displacement"] = _raw(cube, row, column)
+    if raw and is_corrected(cube):
+        before = raw_series(cube, raw_inversion(cube), row, column)["displacement"]
+        name = "displacement before correction"
+        pixel["raw_displacement"] = before.assign_attrs(units="m", long_name=name)
     return pixel.drop_attrs(deep=False).assign_attrs(
         frame=told["name"],
         track=str(told.get("track", cube.attrs.get("track", ""))),
         phase_variable=str(made.get("phase_variable", "")),
         reference_time=str(made.get("reference_time", "")),
     )
-
-
-def _raw(cube: xr.Dataset, row: int, column: int) -> xr.DataArray:
-    """Invert the phases before correction as the corrected ones were."""
-    made = cube["displacement"].attrs
-    settings: dict[str, Any] = {f.name: made[f.name] for f in fields(Settings)}
-    settings["reference_date"] = str(made["reference_time"])
-    job = plan_inversion(
-        cube,
-        reference=recorded_reference(made),
-        variable="unwrapped_phase",
-        **settings,
-    )
-    window = {Y: slice(row, row + 1), X: slice(column, column + 1)}
-    values = job.compute(cube, window)["displacement"].ravel()
-    series = xr.DataArray(values, {TIME: job.coords[TIME]}, TIME)
-    return series.assign_attrs(units="m", long_name="displacement before correction")

@@ -1,10 +1,8 @@
 """A cube as the page asks of it."""
 
-from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -12,18 +10,20 @@ from odc.geo.geobox import GeoBox
 
 from cube_denoise import store
 from cube_denoise.blocks import BlockJob
-from cube_denoise.conventions import CORRECTION_TIME, TIME, X, Y
+from cube_denoise.conventions import TIME, X, Y
 from cube_denoise.grid import grid_of
-from cube_denoise.inversion_window import Settings
-from cube_denoise.invert import plan_inversion
-from cube_denoise.reference_area import recorded_reference
+from cube_denoise.pixel_series import (
+    is_corrected,
+    pixel_series,
+    raw_inversion,
+    raw_series,
+)
 from cube_denoise.view.source import (
     DISPLACEMENT,
     LINE_OF_SIGHT,
     MM,
     UNCERTAINTY,
     VELOCITY,
-    Band,
     Picture,
     Point,
     Series,
@@ -31,6 +31,7 @@ from cube_denoise.view.source import (
     pixel_at,
     place_facts,
     rate_text,
+    series_of,
 )
 from cube_denoise.view.window import View, Window, extent, find_window, read
 
@@ -96,7 +97,7 @@ class CubeSource:
             zero = str(self.cube["displacement"].attrs.get("reference_time", ""))[:10]
             self.since = f" since {zero}" if zero else ""
         self.reference = _reference(self.cube, self.grid)
-        self.has_raw = self.is_corrected and "unwrapped_phase" in self.cube
+        self.has_raw = is_corrected(self.cube)
         self._kept: tuple[Window, range, np.ndarray] | None = None
         self._lock = Lock()
 
@@ -138,31 +139,17 @@ class CubeSource:
             return Point(facts | {"Velocity": "outside the map"})
         row, column = index
         facts["Pixel"] = f"row {row}, column {column}"
-        names = [*VARIABLES.values(), "displacement_std", "correction_std"]
-        there = [name for name in names if name in self.cube]
-        pixel = self.cube[there].isel({Y: row, X: column}).compute()
-        std = pixel.get("velocity_std", xr.DataArray(np.nan))
-        rate, rate_std = float(pixel["velocity"]) * MM, float(std) * MM
-        facts["Velocity"] = rate_text(rate, rate_std)
-        if "displacement" not in pixel:
+        there = [n for n in ("velocity", "velocity_std") if n in self.cube]
+        rates = self.cube[there].isel({Y: row, X: column}).compute()
+        facts["Velocity"] = rate_text(*(float(rates[n]) * MM for n in there))
+        if not self.dates.size:
             return Point(facts)
-        values = pixel["displacement"].values * MM
-        known = np.isfinite(values)
-        facts["Dates"] = f"{known.sum()} of {known.size}"
-        if not known.any():
-            return Point(facts)
-        label = "corrected" if self.is_corrected else "displacement"
-        bands = [
-            Band(name, at.values[known] * MM) for name, at in _errors(pixel).items()
-        ]
-        times, values = self.dates[known], values[known]
-        return Point(facts, [Series(label, times, values, rate, rate_std, bands)])
-
-    @property
-    def is_corrected(self) -> bool:
-        """Whether the displacement is that of the corrected pairs."""
-        told = self.cube["displacement"].attrs if DISPLACEMENT in self.kinds else {}
-        return bool(told.get("phase_variable") == "corrected_phase")
+        pixel = pixel_series(self.cube, row, column)
+        label = "corrected" if self.has_raw else "displacement"
+        found = None if pixel is None else series_of(pixel, label)
+        known = 0 if found is None else found.times.size
+        facts["Dates"] = f"{known} of {self.dates.size}"
+        return Point(facts, [] if found is None else [found])
 
     def raw(self, x: float, y: float) -> Series | None:
         """Invert the raw pairs of a pixel as the corrected ones were."""
@@ -170,32 +157,11 @@ class CubeSource:
         if index is None or not self.has_raw:
             return None
         row, column = index
-        window = {Y: slice(row, row + 1), X: slice(column, column + 1)}
-        found = self._raw_plan.compute(self.cube, window)
-        values = found["displacement"].ravel() * MM
-        known = np.isfinite(values)
-        if not known.any():
-            return None
-        return Series(
-            "raw",
-            np.asarray(self._raw_plan.coords[TIME], "datetime64[s]")[known],
-            values[known],
-            float(found["velocity"].item()) * MM,
-            float(found["velocity_std"].item()) * MM,
-        )
+        return series_of(raw_series(self.cube, self._inversion, row, column), "raw")
 
     @cached_property
-    def _raw_plan(self) -> BlockJob:
-        """Inversion of the raw pairs with what the displacement was made with."""
-        told = self.cube["displacement"].attrs
-        settings: dict[str, Any] = {f.name: told[f.name] for f in fields(Settings)}
-        settings["reference_date"] = str(told["reference_time"])
-        return plan_inversion(
-            self.cube,
-            reference=recorded_reference(told),
-            variable="unwrapped_phase",
-            **settings,
-        )
+    def _inversion(self) -> BlockJob:
+        return raw_inversion(self.cube)
 
     def frame(self, name: str) -> "CubeSource":
         """Raise: a cube is one frame."""
@@ -211,14 +177,3 @@ def _reference(
         return None
     rows, columns = (slice(*told[f"reference_{n}"]) for n in ("rows", "columns"))
     return extent(grid, Window(0, rows, columns, 1))
-
-
-def _errors(pixel: xr.Dataset) -> dict[str, xr.DataArray]:
-    """Standard deviations of the displacement of a pixel, at its dates."""
-    found = {}
-    if "displacement_std" in pixel:
-        found["± std from decorrelation"] = pixel["displacement_std"]
-    if "correction_std" in pixel:
-        own = pixel["correction_std"].rename({CORRECTION_TIME: TIME})
-        found["± std left by the correction"] = own.reindex({TIME: pixel[TIME]})
-    return found

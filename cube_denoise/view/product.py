@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Lock
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -12,6 +10,7 @@ from cube_denoise import store
 from cube_denoise.conventions import X, Y
 from cube_denoise.export_folder import ExportFolder
 from cube_denoise.grid import grid_of
+from cube_denoise.point_series import point_series
 from cube_denoise.product import open_velocity
 from cube_denoise.product_folder import ProductFolder
 from cube_denoise.product_stac import STORE
@@ -25,11 +24,11 @@ from cube_denoise.view.source import (
     Point,
     Series,
     lonlat,
-    mapped,
     picture_of,
     pixel_at,
     place_facts,
     rate_text,
+    series_of,
 )
 from cube_denoise.view.window import View, find_window, read
 
@@ -57,7 +56,7 @@ class ProductSource:
     has_raw = False
 
     def __init__(self, url: str | Path) -> None:
-        product = open_velocity(url)
+        self._product = product = open_velocity(url)
         told = product.attrs
         folder = ExportFolder(ProductFolder(url).place(told["version"]))
         # Not as Dask arrays, since their tasks read whole shards.
@@ -71,8 +70,6 @@ class ProductSource:
         self.frames = tuple(self._told)
         self.title = str(told.get("title") or "Velocity product")
         self.subtitle = f"{url}, version {told['version']}, {len(self.frames)} frames"
-        self._opened: dict[str, CubeSource | ValueError] = {}
-        self._lock = Lock()
 
     def picture(
         self, kind: str, component: str, view: View, *, date: int = -1
@@ -120,38 +117,24 @@ class ProductSource:
     def frame(self, name: str) -> CubeSource:
         """Cube of a frame, in the state that was joined."""
         told = self._told[name]
-        with self._lock:
-            if name not in self._opened:
-                try:
-                    self._opened[name] = _open(name, told)
-                except ValueError as error:
-                    self._opened[name] = error
-            found = self._opened[name]
-        if isinstance(found, ValueError):
-            raise found
-        return found
+        if "snapshot" not in told:
+            raise ValueError(f"frame {name} was joined from its velocity alone")
+        url, snapshot = told["url"], told["snapshot"]
+        return CubeSource(url, snapshot=snapshot, title=f"Frame {name}")
 
     def _series(self, x: float, y: float) -> Iterator[tuple[str, Series | str]]:
         """Series of every frame that holds data at a place, or what prevents it."""
         lon, lat = lonlat(self.grid, x, y)
-        for name, told in self._told.items():
-            west, south, east, north = told.get("bbox", (-360, -90, 360, 90))
-            if not (west <= lon <= east and south <= lat <= north):
-                continue
+        for name in self.frames:
             try:
-                cube = self.frame(name)
-                found = cube.point(*mapped(cube.grid, lon, lat))
+                found = point_series(self._product, lon, lat, frames=[name])
             except ValueError as error:
-                yield name, str(error)
+                yield name, str(error).rpartition(f"{name}: ")[2]
                 continue
-            for one in found.series:
-                yield name, one.renamed(name)
-
-
-def _open(name: str, told: dict[str, Any]) -> CubeSource:
-    if "snapshot" not in told:
-        raise ValueError(f"{name} was joined from velocities alone: no series")
-    return CubeSource(told["url"], snapshot=told["snapshot"], title=f"Frame {name}")
+            for pixel in found.values():
+                one = series_of(pixel, name)
+                if one is not None:
+                    yield name, one
 
 
 def _period(pixel: xr.Dataset) -> dict[str, str]:

@@ -1,14 +1,15 @@
 """What a page can ask of that which it shows, and the answers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import xarray as xr
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
-from cube_denoise.conventions import years_since
+from cube_denoise.conventions import TIME, years_since
 from cube_denoise.view.window import View, Window, extent, upright
 
 VELOCITY, UNCERTAINTY, DISPLACEMENT = "Velocity", "Uncertainty", "Displacement"
@@ -23,6 +24,11 @@ DIRECTIONS = {
 }
 """Components: their name, where the positive is (blue), where the negative (red)."""
 MM = 1e3
+ERRORS = {
+    "displacement_std": "from decorrelation",
+    "correction_std": "left by the correction",
+}
+"""Standard deviations of the displacement: what they are of."""
 DEGREES = CRS("EPSG:4326")
 
 
@@ -67,10 +73,6 @@ class Series:
         years = years_since(self.times, self.times[0])
         line: np.ndarray = self.rate * (years - years.mean()) + self.values.mean()
         return line
-
-    def renamed(self, label: str) -> "Series":
-        """The same by another name."""
-        return replace(self, label=label)
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,22 @@ class Source(Protocol):
         """One of the frames."""
 
 
+def series_of(pixel: xr.Dataset, label: str) -> Series | None:
+    """Series of a pixel (see `pixel_series`) over the dates with data, if there are."""
+    values = pixel["displacement"].values * MM
+    known = np.isfinite(values)
+    if not known.any():
+        return None
+    bands = [
+        Band(f"± std {what}", pixel[name].values[known] * MM)
+        for name, what in ERRORS.items()
+        if name in pixel and np.isfinite(pixel[name]).any()
+    ]
+    rate, rate_std = (float(pixel[n]) * MM for n in ("velocity", "velocity_std"))
+    times = pixel[TIME].values.astype("datetime64[s]")
+    return Series(label, times[known], values[known], rate, rate_std, bands)
+
+
 def picture_of(values: np.ndarray, grid: GeoBox, window: Window) -> Picture:
     """Picture of values (m or m/yr) that were read of a window of a level."""
     return Picture(
@@ -149,21 +167,10 @@ def place_facts(grid: GeoBox, x: float, y: float) -> dict[str, str]:
 
 def lonlat(grid: GeoBox, x: float, y: float) -> tuple[float, float]:
     """Longitude and latitude (degrees) of a place in map coordinates."""
-    return _moved(grid.crs, DEGREES, x, y)
-
-
-def mapped(grid: GeoBox, lon: float, lat: float) -> tuple[float, float]:
-    """Map coordinates of a place in degrees."""
-    return _moved(DEGREES, grid.crs, lon, lat)
-
-
-def _moved(
-    here: CRS | None, there: CRS | None, x: float, y: float
-) -> tuple[float, float]:
-    if here is None or there is None:
+    if grid.crs is None:
         raise ValueError("a map without CRS has no longitudes and latitudes")
-    moved = here.transformer_to_crs(there)(x, y)
-    return float(moved[0]), float(moved[1])
+    lon, lat = grid.crs.transformer_to_crs(DEGREES)(x, y)
+    return float(lon), float(lat)
 
 
 def rate_text(rate: float, std: float) -> str:
