@@ -1,23 +1,30 @@
 """Frames that cannot be right beside the others, or beside GNSS."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from cube_denoise.evaluate.gnss import COMPONENTS
 from cube_denoise.joining.equations import sides
 from cube_denoise.joining.ground import Ground
-from cube_denoise.joining.lattice import Lattice, Summary, common, extent
+from cube_denoise.joining.lattice import Basis, Lattice, Summary, common, extent
+from cube_denoise.joining.offsets import RAMP_STD
 
 SQUARES = 50
-"""Shared squares, or squares under a field, from which on a comparison counts."""
+"""Shared squares from which on a comparison counts."""
 OPPOSITE = -0.7
-"""Correlation below which two frames are taken to have opposite signs."""
+"""Correlation, less planes, below which two frames are taken to have opposite signs."""
 SCALE = 100.0
 """Ratio of spreads above which two frames are taken to have different units."""
-BETTER = 0.5
-"""Share of the misfit to GNSS that must be left with the looks turned round for them to
-be taken as wrong."""
+CELLS = 20
+"""Cells under GNSS velocities from which on a frame is compared with them."""
+DECISIVE = 10.0
+"""Natural logarithm of how much likelier looks turned round must be, with a ramp of
+`offsets.RAMP_STD`, for them to be taken as wrong."""
+
+
+_MAD = 0.6745
+"""Median of the magnitude of a standard normal number."""
 
 
 def check_frames(
@@ -47,27 +54,29 @@ def check_frames(
     for a, one in enumerate(summaries):
         for b in range(a + 1, len(summaries)):
             if side[a] == side[b]:
-                _check_pair(one, summaries[b])
+                _check_pair(one, summaries[b], lattice)
     if ground is not None:
         for summary in summaries:
             _check_looks(summary, lattice, ground)
 
 
-def _check_pair(one: Summary, other: Summary) -> None:
+def _check_pair(one: Summary, other: Summary, lattice: Lattice) -> None:
     first, second = common(one, other)
     if first.size < SQUARES:
         return
-    a, b = one.velocity[first], other.velocity[second]
-    a, b = a - np.median(a), b - np.median(b)
+    keys = one.keys[first]
+    a = _less_plane(one.velocity[first], keys, lattice)
+    b = _less_plane(other.velocity[second], keys, lattice)
     spreads = [float(np.median(np.abs(v))) for v in (a, b)]
     if max(spreads) > SCALE * min(spreads) > 0:
         raise ValueError(
             f"frames {one.name} and {other.name} differ by {spreads[0]:.3g} and "
-            f"{spreads[1]:.3g} m/yr from their medians where they overlap: one is in "
-            "another unit; velocities must be in m/yr"
+            f"{spreads[1]:.3g} m/yr from planes where they overlap: one is in another "
+            "unit; velocities must be in m/yr"
         )
+    noise = float(np.sqrt(np.median(one.variance[first] + other.variance[second])))
     correlation = float(np.corrcoef(a, b)[0, 1])
-    if correlation < OPPOSITE:
+    if correlation < OPPOSITE and np.std(a - b) > 2 * noise:
         raise ValueError(
             f"frames {one.name} and {other.name} have a correlation of "
             f"{correlation:.2f} where they overlap: the sign of one is turned round; "
@@ -77,27 +86,40 @@ def _check_pair(one: Summary, other: Summary) -> None:
 
 def _check_looks(summary: Summary, lattice: Lattice, ground: Ground) -> None:
     """Compare the frame with the ground's motion along its looks, and turned round."""
-    bounds = extent([summary], lattice)
-    points = ground.points(bounds)
-    lon, lat = lattice.degrees(*lattice.centres(summary.keys))
-    thin = slice(None, None, max(1, summary.keys.size // 2000))
-    if not points["longitude"].size or summary.keys[thin].size < SQUARES:
+    if not ground.points(extent([summary], lattice))["longitude"].size:
         return
-    told, std = ground.at(lon[thin], lat[thin])
+    told, std = ground.at(*lattice.degrees(*lattice.centres(summary.keys)))
     there = np.isfinite(told).all(-1) & np.isfinite(std).all(-1)
-    if there.sum() < SQUARES:
+    cells, inverse = np.unique(lattice.cells(summary.keys[there]), return_inverse=True)
+    if cells.size < CELLS:
         return
-    look, velocity = summary.look[thin][there], summary.velocity[thin][there]
-    along = look[:, :2] @ np.eye(2) * told[there, :2]
-    motion = along.sum(1)
-    misfits = []
+    motion = (summary.look[there, :2] * told[there, :2]).sum(1)
+    places = Basis.of(summary, lattice, 1)(*lattice.centres(summary.keys[there]))
+    columns = (summary.velocity[there], motion, *places.T[1:])
+    count = np.bincount(inverse)
+    velocity, motion, east, north = (np.bincount(inverse, c) / count for c in columns)
+    plane = np.column_stack([np.ones(cells.size), east, north])
+    known = float(np.sqrt(np.mean((summary.look * std)[there][:, :2] ** 2) * 2))
+    misfits, evidence = [], []
     for sign in (1, -1):
         rest = velocity - sign * motion
-        misfits.append(float(np.median(np.abs(rest - np.median(rest)))))
-    if misfits[1] < BETTER * misfits[0]:
+        ramp = np.linalg.lstsq(plane, rest)[0]
+        misfits.append(float(np.median(np.abs(rest - plane @ ramp))))
+        unlikely = float(np.sum((ramp[1:] / RAMP_STD) ** 2) / 2)
+        spread = math.hypot(misfits[-1], _MAD * known)
+        evidence.append(-cells.size * math.log(spread) - unlikely)
+    if evidence[1] - evidence[0] > DECISIVE:
         raise ValueError(
-            f"frame {summary.name}: its velocity is {misfits[0]:.3g} m/yr off the GNSS "
-            f"({', '.join(COMPONENTS[:2])}) along its looks, and {misfits[1]:.3g} with "
-            "them turned round: the look vectors must go from the ground to the "
-            "satellite, and the velocity be positive toward it"
+            f"frame {summary.name}: less a ramp its velocity is {misfits[0]:.3g} m/yr "
+            f"off the GNSS along its looks, and {misfits[1]:.3g} with them turned "
+            "round: the look vectors must go from the ground to the satellite, and the "
+            "velocity be positive toward it"
         )
+
+
+def _less_plane(values: np.ndarray, keys: np.ndarray, lattice: Lattice) -> np.ndarray:
+    """Values on squares less a plane: a ramp may have any sign."""
+    places = np.stack(lattice.centres(keys), 1)
+    places = (places - places.mean(0)) / np.ptp(places, axis=0).max()
+    plane = np.column_stack([np.ones(keys.size), places])
+    return values - plane @ np.linalg.lstsq(plane, values)[0]

@@ -29,6 +29,9 @@ UNKNOWN = np.diag([0.03, 0.03, 0.01]) ** 2
 """(m/yr)^2: covariance of east, north, up of ground of which nothing is known."""
 LOCAL = np.diag([0.005, 0.005, 0.01]) ** 2
 """(m/yr)^2: what ground does beside the motion that stations or a plate tell."""
+ALIKE = 50e3
+"""m: over so much what is not known of the ground is alike. Cells count as independent,
+so its covariance in each is larger by the number of cells in such a square."""
 FEWEST = 3
 """Squares that two frames must share in a cell."""
 TIE_SQUARES = 1
@@ -187,13 +190,14 @@ def _known(
     lattice: Lattice, places: np.ndarray, ground: Ground | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """East, north, up at places and their covariances, shapes (n, 3), (n, 3, 3)."""
+    alike = max(1.0, (ALIKE / lattice.cell) ** 2)
     values = np.zeros((len(places), 3))
-    covariance = np.broadcast_to(UNKNOWN, (len(places), 3, 3)).copy()
+    covariance = np.broadcast_to(alike * UNKNOWN, (len(places), 3, 3)).copy()
     if ground is not None and len(places):
         told, std = ground.at(*lattice.degrees(*places.T))
         there = np.isfinite(told).all(-1) & np.isfinite(std).all(-1)
         values[there] = told[there]
-        covariance[there] = np.eye(3) * std[there, None] ** 2 + LOCAL
+        covariance[there] = alike * (np.eye(3) * std[there, None] ** 2 + LOCAL)
     return values, covariance
 
 

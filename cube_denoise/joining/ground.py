@@ -25,6 +25,8 @@ more, since what errs in one errs in the next."""
 FOLDS = 10
 """Parts of the stations that are left out in turn to see how well the others tell them.
 """
+MANY = 500
+"""Stations above which the spline at a place is of the `NEIGHBOURS` next to it."""
 NEIGHBOURS = 50
 EARTH_RADIUS = 6_371_000.0
 """m"""
@@ -110,7 +112,7 @@ class Stations:
             self._places[used],
             self._horizontal[used],
             kernel="thin_plate_spline",
-            neighbors=min(NEIGHBOURS, int(used.sum())),
+            neighbors=NEIGHBOURS if used.sum() > MANY else None,
         )
 
     @cached_property

@@ -3,7 +3,7 @@ r"""Offsets of frames, solved over all overlaps and ties at once.
 The generalised least-squares solution of the `equations` with the covariance of each
 cell and point is unique if a point ties every chain of frames; without points it is the
 solution of least norm. The noise of a cell is the standard deviation of its pixels,
-times a factor that the median residual tells, one of overlaps and one of ties; where a
+times a factor that the residuals tell, one of overlaps and one of ties; where a
 cell or point is off by more than `HUBER` times that (a sinking basin that no station
 saw, an unwrapping error), its noise is taken as larger (Huber's weights).
 """
@@ -28,9 +28,10 @@ HUBER = 1.5
 """Residual over its standard deviation from which on a cell or point counts less."""
 FEWEST_ROWS = 10
 """Equations of a kind without which its noise is taken as stated."""
-_MEDIAN = 0.4549364
-"""Of the square of a standard normal number."""
+_CUT = 0.7784655
+"""Mean square of a standard normal number that is cut at `HUBER`."""
 _FACTORS = (1e-4, 1e4)
+_STEPS = 97
 _SINGULAR = 1e-10
 
 
@@ -160,10 +161,12 @@ def _factors(
     covariance: np.ndarray,
     before: Mapping[str, float],
 ) -> dict[str, float]:
-    """Factor on the noise that makes the residuals what they should be, by kind.
+    r"""Factor on the noise that makes the residuals what they should be, by kind.
 
-    With it the median of r^2 / v is that of a standard normal number, less the share of
-    the coefficients that these equations determine (trace of the hat matrix).
+    The largest root s of :math:`\sum_k w_k (\min(r_k^2 / v_k, h^2) / c - 1 + m / n)`
+    with :math:`v_k = s n_k + g_k` and :math:`w_k = s n_k / v_k`, the score of the
+    variance with residuals cut at h = `HUBER`; m is the share of the coefficients that
+    these equations determine (trace of the hat matrix).
     """
     found = dict(before)
     for kind in before:
@@ -180,7 +183,7 @@ def _factors(
         r = np.concatenate([(w.values - w.design @ coefficients) ** 2 for w in mine])
         n = np.concatenate([(w.mixing**2) @ w.noise for w in mine])
         g = np.concatenate([np.diag(w.ground) for w in mine])
-        expected = _MEDIAN * max(1 - spent / r.size, 0.1)
+        expected = max(1 - spent / r.size, 0.1)
 
         def excess(
             log: float,
@@ -189,15 +192,18 @@ def _factors(
             g: np.ndarray = g,
             expected: float = expected,
         ) -> float:
-            return float(np.median(r / (np.exp(log) * n + g)) - expected)
+            variance = np.exp(log) * n + g
+            squares = np.minimum(r / variance, HUBER**2) / _CUT
+            return float(np.sum(np.exp(log) * n / variance * (squares - expected)))
 
-        low, high = np.log(_FACTORS)
-        if excess(low) <= 0:
-            found[kind] = _FACTORS[0]
-        elif excess(high) >= 0:
-            found[kind] = _FACTORS[1]
+        logs = np.linspace(*np.log(_FACTORS), _STEPS)
+        above = np.flatnonzero(np.array([excess(v) for v in logs]) > 0)
+        last = above[-1] if above.size else 0
+        if last < _STEPS - 1:
+            root = brentq(excess, *logs[last : last + 2]) if above.size else logs[0]
+            found[kind] = float(np.exp(root))
         else:
-            found[kind] = float(np.exp(brentq(excess, low, high, xtol=1e-12)))
+            found[kind] = _FACTORS[1]
     return found
 
 
