@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -89,11 +89,12 @@ def search(
     interval = parse_interval(datetime)
     if bbox is not None:
         check_bbox(bbox)
-    angles = {"incidence_angle": incidence_angle, "heading": heading}
-    look = {k: v for k, v in angles.items() if v is not None}
     items: Iterator[pystac.Item]
     if is_stack_file(source):
-        items = (to_item(record) for record in find_products(source, **look)[0])
+        read, _ = find_products(
+            source, incidence_angle=incidence_angle, heading=heading
+        )
+        items = (to_item(record) for record in read)
     elif source_profiles.applies(source, collections):
         places = {"collections": collections, "bbox": bbox}
         items = open_items(source, (), {k: v for k, v in places.items() if v})
@@ -130,7 +131,8 @@ def search(
             continue
         found[key] = record
     records = []
-    for record, known in _read_headers(list(found.values()), look):
+    entries = list(found.values())
+    for record, known in _read_headers(entries, incidence_angle, heading):
         if known or (
             all(c.holds(to_item(record).properties) for c in conditions)
             and not (bbox and not intersects(bbox, _bounds(record)))
@@ -141,11 +143,17 @@ def search(
 
 
 def _read_headers(
-    found: Sequence[Interferogram | NamedProduct], look: Mapping[str, float]
+    found: Sequence[Interferogram | NamedProduct],
+    incidence_angle: float | None,
+    heading: float | None,
 ) -> Iterator[tuple[Interferogram, bool]]:
     """Records in the order they were found in, and whether they were such already."""
     named = [p for p in found if isinstance(p, NamedProduct)]
-    read = iter(source_profiles.read_named(named, look))
+    read = iter(
+        source_profiles.read_named(
+            named, incidence_angle=incidence_angle, heading=heading
+        )
+    )
     for entry in found:
         record = next(read) if isinstance(entry, NamedProduct) else entry
         if record is not None:

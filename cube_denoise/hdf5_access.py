@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from fsspec.spec import AbstractBufferedFile
+from fsspec.spec import AbstractBufferedFile  # type: ignore[import-untyped]
 
 from cube_denoise import places
 from cube_denoise.raster_access import refusal, takes_token
@@ -164,8 +164,8 @@ def _range(session: Any, href: str, start: int, end: int) -> tuple[bytes, int]:
             total = re.search(r"/(\d+)$", answer.headers.get("Content-Range", ""))
             content = answer.content if status == 206 else b""
     except requests.RequestException as error:
-        reason = refusal(href, "Failed to connect") or str(error)
-        raise places.PlaceError(reason) from None
+        unreached = refusal(href, "Failed to connect") or str(error)
+        raise places.PlaceError(unreached) from None
     if status == 206 and total:
         return content, int(total[1])
     if reason := refusal(href, f"HTTP {status}"):

@@ -6,7 +6,7 @@ rasters; `find_products` tells which it is. In the readers end all differences o
 units and signs between providers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cube_denoise import aria, hyp3, nisar, opera
@@ -75,21 +75,28 @@ def find_products(
     ValueError
         If there is no such place, or a stack or series that lacks something.
     """
-    look = {"incidence_angle": incidence_angle, "heading": heading}
-    given = {k: v for k, v in look.items() if v is not None}
-    if is_remote(place):
-        return [read_product(place, track=track, **given)], {}
-    place = Path(place).resolve()
-    if place.is_dir():
-        files = sorted(_product_files(place))
-        if files:
-            return _read_all(files, track, given)
-    elif is_stack_file(place):
-        return _read_file(place, track, given), {}
-    if given:
-        raise ValueError(
-            f"{' and '.join(given)} are for DISP-S1 products, and {place} has none"
+
+    def read(href: str | Path) -> Interferogram:
+        return read_product(
+            href, track=track, incidence_angle=incidence_angle, heading=heading
         )
+
+    if is_remote(place):
+        return [read(place)], {}
+    place = Path(place).resolve()
+    if place.is_dir() and (files := sorted(_product_files(place))):
+        return _read_all(files, read)
+    if is_stack_file(place) and (is_product(place) or _is_agencys(place)):
+        return [read(place)], {}
+    if incidence_angle is not None or heading is not None:
+        raise ValueError(
+            f"{incidence_angle=} and {heading=} are for DISP-S1 products, and {place} "
+            "has none"
+        )
+    if is_stack_file(place):
+        with product(place) as file:
+            read_stack = read_licsbas if {"cum", "imdates"} & set(file) else read_mintpy
+        return read_stack(place, track=track), {}
     if place.is_dir() and (folder := licsar_folder(place)):
         return read_licsar(folder, track=track), {}
     return hyp3.find_products(place, track=track)
@@ -106,7 +113,11 @@ def is_product(href: str | Path) -> bool:
 
 
 def read_product(
-    href: str | Path, *, track: str | None = None, **look: float
+    href: str | Path,
+    *,
+    track: str | None = None,
+    incidence_angle: float | None = None,
+    heading: float | None = None,
 ) -> Interferogram:
     """Read the record of one product file of ARIA, NISAR or OPERA, by its name.
 
@@ -116,8 +127,8 @@ def read_product(
         Path, or ``https://`` or ``s3://`` address.
     track : str, optional
         Such as ``"A005"``; else as the product tells.
-    **look : float
-        ``incidence_angle`` and ``heading``, as in `find_products`.
+    incidence_angle, heading : float, optional
+        As in `find_products`.
 
     Raises
     ------
@@ -125,17 +136,22 @@ def read_product(
         If it is no such product, or cannot be read.
     """
     reader = _reader_of(href)
-    if reader == "aria" and not look:
-        return read_aria(href, track=track)
-    if reader == "nisar" and not look:
-        return read_nisar(href, track=track)
     if reader == "opera":
-        return read_opera(href, track=track, **look)
-    raise ValueError(
-        f"{stem_of(str(href))} must be named as a product of ARIA (S1-GUNW-...), NISAR "
-        "(NISAR_L2_.._GUNW_...) or OPERA (OPERA_L3_DISP-S1_...)"
-        + (f"; {' and '.join(look)} are for OPERA's" if look else "")
-    )
+        return read_opera(
+            href, track=track, incidence_angle=incidence_angle, heading=heading
+        )
+    name = stem_of(str(href))
+    if incidence_angle is not None or heading is not None:
+        raise ValueError(
+            f"{incidence_angle=} and {heading=} are for DISP-S1 products: {name} is "
+            "none, or not named as one"
+        )
+    if reader is None:
+        raise ValueError(
+            f"{name} must be named as a product of ARIA (S1-GUNW-...), NISAR "
+            "(NISAR_L2_.._GUNW_...) or OPERA (OPERA_L3_DISP-S1_...)"
+        )
+    return (read_aria if reader == "aria" else read_nisar)(href, track=track)
 
 
 def _reader_of(href: str | Path) -> str | None:
@@ -155,26 +171,18 @@ def _product_files(folder: Path) -> Iterator[Path]:
 
 
 def _read_all(
-    files: list[Path], track: str | None, look: dict[str, float]
+    files: list[Path], read: Callable[[Path], Interferogram]
 ) -> tuple[list[Interferogram], dict[Path, str]]:
     found, unreadable = [], {}
     for file in files:
         try:
-            found.append(read_product(file, track=track, **look))
+            found.append(read(file))
         except ValueError as error:
             unreadable[file] = str(error)
     return found, unreadable
 
 
-def _read_file(
-    path: Path, track: str | None, look: dict[str, float]
-) -> list[Interferogram]:
-    """Records of one HDF5 file, by its name or else by what is in it."""
-    if is_product(path):
-        return [read_product(path, track=track, **look)]
+def _is_agencys(path: Path) -> bool:
+    """Whether a file of another name is a product of an agency, by what is in it."""
     with product(path) as file:
-        inside = set(file)
-    if "science" in inside or {"displacement", "identification"} <= inside:
-        return [read_product(path, track=track, **look)]  # refuses its name
-    read = read_licsbas if inside & {"cum", "imdates"} else read_mintpy
-    return read(path, track=track)
+        return "science" in file or {"displacement", "identification"} <= set(file)

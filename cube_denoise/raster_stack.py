@@ -125,7 +125,9 @@ def read_raster_stack(
     shared = {}
     if elevation:
         shared["elevation"] = _asset("elevation", folder / elevation, place, None)
-    for argument, table in (*layers.items(), ("baselines", baseline_of)):
+    tables: Mapping[str, Mapping[tuple[str, str], Any]]
+    tables = layers | {"baselines": baseline_of}
+    for argument, table in tables.items():
         missing = ["-".join(pair) for pair in phases if table and pair not in table]
         if missing:
             warnings.warn(f"{argument} has nothing for {missing}", stacklevel=2)

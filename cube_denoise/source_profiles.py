@@ -49,10 +49,15 @@ class NamedProduct:
     later: datetime
     version: str
 
-    def read(self, look: Mapping[str, float]) -> Interferogram:
+    def read(
+        self, incidence_angle: float | None, heading: float | None
+    ) -> Interferogram:
         """Read the header of the product; errors as of `products.read_product`."""
-        given = look if opera.NAME.fullmatch(stem_of(self.href)) else {}
-        return replace(read_product(self.href, **given), version=self.version)
+        look = (incidence_angle, heading)
+        if opera.NAME.fullmatch(stem_of(self.href)) is None:
+            look = None, None
+        found = read_product(self.href, incidence_angle=look[0], heading=look[1])
+        return replace(found, version=self.version)
 
 
 def applies(source: str | Path, collections: Sequence[str] | None) -> bool:
@@ -102,11 +107,14 @@ def named_product(item: pystac.Item) -> NamedProduct | None:
         properties["sat:relative_orbit"] = int(told["orbit"])
         properties["sat:orbit_state"] = _STATES[told["direction"]]
     version = item.properties.get("updated") or item.properties.get("created") or ""
-    return NamedProduct(item.id, href, properties, *dates, str(version))
+    return NamedProduct(item.id, href, properties, dates[0], dates[1], str(version))
 
 
 def read_named(
-    products: Sequence[NamedProduct], look: Mapping[str, float]
+    products: Sequence[NamedProduct],
+    *,
+    incidence_angle: float | None,
+    heading: float | None,
 ) -> list[Interferogram | None]:
     """Read the headers of products; one that cannot be read is told, and None.
 
@@ -121,7 +129,7 @@ def read_named(
     with progress("read headers", len(products), unit="products") as advance:
         for product in products:
             try:
-                found.append(product.read(look))
+                found.append(product.read(incidence_angle, heading))
             except PlaceError:
                 raise
             except ValueError as error:

@@ -1,8 +1,46 @@
 """Our STAC item of an interferogram, and what we understand of others'.
 
-Dates and baselines are properties of the ``insar`` extension, the track of ``sat``,
-the wavelength of ``sar``, the look direction of ``view`` and the grid of ``proj``.
-Assets are found by their role; unit and no-data value are in ``raster:bands``.
+One item is one pair. A provider whose items are as follows needs no reader of its own;
+`to_item` writes such, and a collection, a static catalog or an API of them is a source
+of `catalog.search`.
+
+Required, as properties of the item, or of the asset with the phase:
+
+=============================================  =========================================
+``insar:reference_datetime``,                  RFC 3339; UTC without a zone. Either may
+``insar:secondary_datetime``                   be the earlier: see the sign below
+``sat:orbit_state``, ``sat:relative_orbit``    ``ascending`` or ``descending``; number
+``proj:code`` or ``proj:wkt2``;                of the phase raster; transform in affine
+``proj:shape``, ``proj:transform``             order (6 or 9 numbers)
+``sar:center_frequency``                       GHz; or exactly,
+                                               ``cube_denoise:wavelength``, m
+=============================================  =========================================
+
+Used where they are there: ``insar:perpendicular_baseline`` (m, secondary minus
+reference), ``view:incidence_angle`` and ``view:azimuth`` (degrees, for the whole scene;
+with ``sar:observation_direction`` ``left`` the azimuth is not used),
+``cube_denoise:heading``, ``updated`` or ``created`` (a new one marks a product as
+reprocessed), ``cube_denoise:phase_sign``.
+
+Sign: the phase is positive for range increase (away from the satellite) from the date
+called reference to the one called secondary; else ``cube_denoise:phase_sign`` is -1.
+
+Assets, found by their roles, whatever their keys; any raster that GDAL opens:
+
+=============================================  =========================================
+``unwrapped_phase`` (required)                 rad, by ``scale`` if need be
+``coherence``                                  0 to 1, likewise
+``connected_components``, ``mask``             the phase is no data where not above 0
+``elevation``                                  m
+``los_east``, ``los_north``, ``los_up``        unit vector from the ground to the
+                                               satellite; up may be left out
+``look_elevation``, ``look_orientation``       instead, rad: above the horizontal; from
+                                               east, counter-clockwise
+=============================================  =========================================
+
+``raster:bands`` (or ``bands``) tells ``nodata`` (NaN always is none), ``scale`` and
+``offset`` of what is stored, and the ``unit`` that these make of it; ``cube_denoise:band`` the band, if it is not the first;
+``cube_denoise:part`` which image of a HDF5 or flat file it is (`file_parts.Part`).
 """
 
 import math

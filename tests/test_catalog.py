@@ -142,6 +142,24 @@ def foreign(**changes):
     return item
 
 
+def test_foreign_item_in_mm_with_masks_and_half_a_look_vector():
+    """As the profile (stac_item) has it: a scale makes radians of what is stored."""
+    item = foreign()
+    phase = item.assets["unw.20200130"].extra_fields
+    scale = 4 * math.pi / 0.0555 * 1e-3
+    phase |= {"unit": "rad", "scale": scale, "cube_denoise:band": 2}
+    for role in ("los_east", "los_north", "mask", "connected_components"):
+        item.add_asset(role[::-1], pystac.Asset(f"https://x.org/{role}", roles=[role]))
+    found = from_item(item)
+    assert set(found.assets) == {
+        *("unwrapped_phase", "los_east", "los_north", "mask", "connected_components")
+    }
+    assert found.assets["unwrapped_phase"].scale == scale
+    assert found.assets["unwrapped_phase"].band == 2
+    assert found.assets["mask"].href == "https://x.org/mask"
+    assert from_item(to_item(found)) == found
+
+
 def test_foreign_item_later_first_is_swapped_and_signs_flip():
     found = from_item(foreign())
     assert found.reference_time == datetime(2020, 1, 24, 13, 51, 10, tzinfo=UTC)
