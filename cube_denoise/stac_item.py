@@ -39,8 +39,9 @@ Assets, found by their roles, whatever their keys; any raster that GDAL opens:
 =============================================  =========================================
 
 ``raster:bands`` (or ``bands``) tells ``nodata`` (NaN always is none), ``scale`` and
-``offset`` of what is stored, and the ``unit`` that these make of it; ``cube_denoise:band`` the band, if it is not the first;
-``cube_denoise:part`` which image of a HDF5 or flat file it is (`file_parts.Part`).
+``offset`` of what is stored, and the ``unit`` that these make of it. If the phase is
+not the first band, ``cube_denoise:band`` tells which. ``cube_denoise:part`` tells which
+image of a HDF5 or flat file it is (`file_parts.Part`).
 """
 
 import math
