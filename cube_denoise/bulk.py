@@ -9,6 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -113,13 +114,16 @@ def run_plan(plan: Plan, *, updating: bool = False) -> BulkReport:
         from cube_denoise.warm import compile_inversion
 
         compile_inversion()  # else all of them compile the same, at once
-    run = _Run(plan, pool, updating)
     _INTERRUPTED.clear()
+    # Processes of the search for the cheapest are not those of the jobs.
+    keeping = nullcontext() if pool.cluster == "processes" else pool.kept()
     with (
+        keeping,
         Jobs(pool, carry_out, at_once=plan.at_once) as jobs,
         progress("bulk", plan.count, unit="frames") as advance,
     ):
         try:
+            run = _Run(plan, pool, updating)
             run.go_on(jobs, advance)
         except BaseException:
             _INTERRUPTED.set()

@@ -237,7 +237,7 @@ def read_plan(path: str | Path) -> Plan:
     ------
     ValueError
         If the file cannot be read, a key is unknown, something is missing, or two
-        frames have one name.
+        frames have one name or cube.
     """
     path = Path(path)
     return make_plan(read_mapping(path, "plan"), folder=path.resolve().parent)
@@ -279,11 +279,17 @@ def make_plan(told: Mapping[str, Any], *, folder: str | Path = ".") -> Plan:
 def _checked(plan: Plan) -> tuple[int, bool]:
     """Look at all frames: their number, and whether priorities differ."""
     names: set[str] = set()
+    elsewhere: set[str] = set()
     priorities: set[float] = set()
     for frame in plan.frames():
         if frame.name in names:
             raise ValueError(f"plan has two frames of the name {frame.name!r}")
+        cube = frame.job["cube"]
+        if cube in elsewhere:
+            raise ValueError(f"plan has two frames of the cube {cube!r}")
         names.add(frame.name)
+        if cube != cube_place(plan.archive, frame.name):
+            elsewhere.add(cube)
         priorities.add(frame.priority)
     if not names:
         raise ValueError("plan['frames'] is empty: there is nothing to do")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import s3_server
 import yaml
 from bulk_plans import SHARED, alone, assert_same_cube, plan_of, published, sources
 from command_line import call, mistake
@@ -49,21 +50,18 @@ def six(tmp_path_factory: pytest.TempPathFactory) -> Entries:
 def killing(plan: Plan, times: int, *, seed: int) -> Iterator[list[int]]:
     """SIGKILL workers that are at a frame, at random moments; their numbers."""
     killed: list[int] = []
-    over, draw, objects = (
-        threading.Event(),
-        random.Random(seed),
-        JsonObjects(plan.archive),
-    )
+    over, draw = threading.Event(), random.Random(seed)
+    objects = JsonObjects(plan.archive)
+    after = sorted(draw.randrange(plan.count - 2) for _ in range(times))
+    """So many frames are done before each."""
 
     def kill() -> None:
-        pace = 0.5
         while len(killed) < times and not over.is_set():
-            busy = [read_status(objects, f.name) for f in plan.frames()]
-            done = [s.seconds for s in busy if s.state == "done"]
-            pace = sum(done) / len(done) if done else pace
-            running = [s for s in busy if s.state == "running" and not s.is_dead()]
-            if running:
-                time.sleep(draw.uniform(0, 2 * pace))
+            told = [read_status(objects, f.name) for f in plan.frames()]
+            done = [s.seconds for s in told if s.state == "done"]
+            running = [s for s in told if s.state == "running" and not s.is_dead()]
+            if running and len(done) >= after[len(killed)]:
+                over.wait(draw.uniform(0, 1.5 * sum(done) / len(done) if done else 2))
                 worker = draw.choice(running).worker
                 assert worker is not None
                 if not worker.is_gone():
@@ -83,7 +81,7 @@ def killing(plan: Plan, times: int, *, seed: int) -> Iterator[list[int]]:
 @pytest.mark.parametrize(
     ("cluster", "count", "kills"),
     [
-        ("processes", 6, 3),
+        ("processes", 6, 2),
         pytest.param("processes", 60, 15, marks=pytest.mark.slow),
         pytest.param("dask", 60, 15, marks=pytest.mark.slow),
     ],
@@ -96,7 +94,7 @@ def test_workers_killed_at_random(
     plan = plan_of(tmp_path, entries, cluster=cluster)
     with killing(plan, kills, seed=count) as killed:
         report = run_plan(plan)
-    assert len(killed) >= kills // 2
+    assert len(killed) >= kills - 1
     assert (report.done + report.already, report.failed) == (count, {})
     for entry in entries:
         url = cube_place(plan.archive, entry["name"])
@@ -162,6 +160,57 @@ def test_a_frame_that_kills_its_workers_fails(
     assert "died 3 times" in last.reason
     anew = claim(url, "deadly", job="x")  # the user tries again
     assert isinstance(anew, Claim) and anew.status.deaths == 0
+
+
+def test_an_interrupted_run_goes_on(
+    six: Entries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames under way in threads end soon, and nothing looks as if it ran."""
+    plan = plan_of(tmp_path, six[:4])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(bulk._Run, "_take", interrupt)
+        run_plan(plan)
+    told = bulk_status(plan)
+    assert told.counts["running"] == 0 and told.counts["waiting"] >= 1
+    report = run_plan(plan)
+    assert (report.done + report.already, report.failed) == (4, {})
+    assert [published(plan, e["name"]) for e in six[:4]] == [1] * 4
+
+
+def interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_in_a_bucket(
+    six: Entries,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    s3_of_all: s3_server.Server,
+) -> None:
+    s3_of_all.use(monkeypatch)
+    place = f"s3://{s3_server.BUCKET}/{tmp_path.name}/archive"
+    lost = {"name": "lost", "source": str(tmp_path / "none.json")}
+    plan = plan_of(tmp_path, [*six[:2], lost], archive=place)
+    archive.make(place)
+    held = claim(place, six[0]["name"], job="x")
+    assert isinstance(held, Claim)
+    gone = Process(processes.host(), 2**22 + 1, 1)
+    held._tell(worker=gone)
+    report = run_plan(plan)
+    assert (report.done, list(report.failed)) == (2, ["lost"])
+    assert not held.lost
+    with pytest.raises(ObjectChangedError):
+        held.end("done")
+    told = bulk_status(plan)
+    assert told.counts == {"done": 2, "running": 0, "failed": 1, "waiting": 0}
+    for entry, frame in zip(six, archive.frames(place), strict=False):
+        assert (frame.name, frame.url) == (
+            entry["name"],
+            f"{place}/cubes/{entry['name']}",
+        )
+        assert published(plan, frame.name) == 1
+        assert_same_cube(frame.url, alone(entry, tmp_path / frame.name))
+    assert run_plan(plan).already == 2
 
 
 # --- claims ----------------------------------------------------------------------
@@ -377,6 +426,10 @@ def test_dry_run_is_the_sum_of_its_frames(six: Entries, tmp_path: Path) -> None:
         ({"frames": [{"name": 5, "source": "x"}]}, "name=5 .* must be text"),
         ({"frames": [{"name": "a"}]}, "frame 'a': has no 'source'"),
         ({"frames": [{"name": "a", "source": "x"}] * 2}, "two frames of the name 'a'"),
+        (
+            {"frames": [{"name": n, "source": "x", "cube": "c"} for n in "ab"]},
+            "two frames of the cube '.*/c'",
+        ),
         ({"frames": [{"name": "a", "source": "x", "serch": {}}]}, "key 'serch': known"),
         ({"frames": [{"name": "a", "source": "x", "workers": 2}]}, "of the whole plan"),
         ({"frames": [{"name": "a", "source": "x", "priority": "y"}]}, "priority='y'"),
