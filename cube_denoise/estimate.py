@@ -41,6 +41,7 @@ from cube_denoise.corrections.network import NetworkCorrection
 from cube_denoise.extend import states_of
 from cube_denoise.grid import grid_of
 from cube_denoise.ingest import ReadingPlan
+from cube_denoise.interferogram import MASKS
 from cube_denoise.inversion_window import OUTPUTS, Settings
 from cube_denoise.invert import inversion_block, inversion_cuts, temporary_memory
 from cube_denoise.last_inversion import hindrance
@@ -57,7 +58,7 @@ READING_COPIES = 8
 """Arrays of a block that an ingest holds at once: rasters, warped, signed, encoded."""
 
 
-ROLES_OF_PAIR = ("unwrapped_phase", "coherence")
+ROLES_OF_PAIR = ("unwrapped_phase", "coherence", *MASKS)
 WHOLE_SCENE = ("wiener",)
 """Corrections that cannot be tried on a corner of the scene."""
 
