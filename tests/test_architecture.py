@@ -52,7 +52,7 @@ FLOORS = (
     "separation.cluster_removal separation.coarse separation.evidence "
     "separation.methods separation.removal "
     "separation.sources series_inference series_pairs simulate "
-    "simulate.hyp3 simulate.noise_bank simulate.pair simulate.recipes "
+    "simulate.frames simulate.hyp3 simulate.noise_bank simulate.pair simulate.recipes "
     "simulate.recipes.autoencoder_paper "
     "simulate.recipes.dncnn_paper simulate.recipes.poster_sources "
     "simulate.recipes.recipe simulate.recipes.stacks simulate.scene simulate.stack "
@@ -69,7 +69,7 @@ FLOORS = (
     "evaluate.scoring export extend inversion_window invert last_inversion "
     "joining joining.checks joining.decompose joining.equations joining.frames "
     "joining.ground joining.ground_files joining.join joining.lattice "
-    "joining.offsets joining.seams "
+    "joining.offsets joining.pictures joining.seams "
     "mintpy_attributes mintpy_export pair_residuals pair_sources pixel_series plot "
     "point_series "
     "cube_product product product_folder product_stac profile record_reader "
@@ -90,7 +90,7 @@ FLOORS = (
     "bulk bulk_plan bulk_status demo dry_run job pipeline separate update "
     "view.opening view.server",
     # 6: thin.
-    "cli.bulk "
+    "cli.bulk cli.join "
     "__main__ cli cli.application cli.closure cli.judge cli.look cli.make "
     "cli.plan_table cli.publish cli.residuals cli.separate cli.sources cli.steps "
     "cli.versions "

@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
-from cube_denoise import places, store
+from cube_denoise import archive, places, store
 from cube_denoise.blocks import Window, spans, windows
 from cube_denoise.conventions import PAIR, TIME, X, Y
 from cube_denoise.grid import geobox_of
@@ -155,7 +155,9 @@ def frame_of_dataset(
     return Frame(name, track, geobox_of(dataset), DatasetMaps(maps), told)
 
 
-def read_frame(place: str | Path, *, snapshot: str | None = None) -> Frame:
+def read_frame(
+    place: str | Path, *, name: str | None = None, snapshot: str | None = None
+) -> Frame:
     """Read one frame: a cube that was inverted, or a folder of LiCSBAS.
 
     Parameters
@@ -164,60 +166,79 @@ def read_frame(place: str | Path, *, snapshot: str | None = None) -> Frame:
         URL of a cube; or a folder named as the frame (``014A_04939_131313``) with
         ``vel``, ``vstd``, ``E``, ``N``, ``U`` and, if there, ``mask`` (0 = no data),
         each ``NAME.geo.tif``; velocities in mm/yr unless their tag ``UNITS`` says so.
+    name : str, optional
+        The last part of the place if not given.
     snapshot : str, optional
         State of the cube; the newest if not given.
 
     Returns
     -------
     Frame
+
+    Raises
+    ------
+    ValueError
+        If it is neither, or not inverted.
     """
     folder = places.local_path(place)
     if folder is not None and _velocity_raster(folder) is not None:
         return _licsbas_frame(folder)
     if not store.exists(place):
         raise ValueError(
-            f"{place} is neither a cube nor a folder with vel.geo.tif, "
-            "vstd.geo.tif and E, N, U.geo.tif"
+            f"{place} is neither a cube nor a folder with vel.geo.tif, vstd.geo.tif "
+            "and E, N, U.geo.tif"
         )
     newest, cube = store.newest(place)
     if snapshot is not None:
         newest, cube = snapshot, store.open_cube(place, snapshot=snapshot)
-    times = cube[TIME].values if TIME in cube.coords else []
-    dates = {"first_date": str(times[0])[:10], "last_date": str(times[-1])[:10]}
+    dates: dict[str, str] = {}
+    if TIME in cube.coords and cube.sizes[TIME]:
+        first, last = (str(cube[TIME].values[k])[:10] for k in (0, -1))
+        dates = {"first_date": first, "last_date": last}
     return frame_of_dataset(
         cube,
-        name=str(place).rstrip("/").rsplit("/", 1)[-1],
+        name=name or str(place).rstrip("/").rsplit("/", 1)[-1],
         url=str(place),
         snapshot=newest,
         pair_count=cube.sizes.get(PAIR, 0),
-        **(dates if len(times) else {}),
+        **dates,
     )
 
 
 def read_frames(found: Iterable[str | Path]) -> list[Frame]:
-    """Read frames of cubes and of folders; a folder may hold folders of frames.
+    """Read frames of archives, of cubes, and of folders, which may hold folders.
 
     Raises
     ------
     ValueError
         If a place is none of it, two frames are called alike, or there is none.
     """
-    frames: list[Frame] = []
-    for place in found:
-        folder = places.local_path(place)
-        inside = (
-            [p for p in sorted(folder.iterdir()) if _velocity_raster(p) is not None]
-            if folder is not None and folder.is_dir()
-            else []
-        )
-        frames += [read_frame(p) for p in inside or [place]]
+    frames = [frame for place in found for frame in _frames_of(place)]
     names = [f.name for f in frames]
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
         raise ValueError(f"frames={twice} are given twice: every name must be its own")
     if not frames:
-        raise ValueError("frames is empty: give cubes, or folders of velocities")
+        raise ValueError("frames is empty: give cubes, archives or folders")
     return frames
+
+
+def _frames_of(place: str | Path) -> list[Frame]:
+    folder = places.local_path(place)
+    if folder is not None and folder.is_dir() and _velocity_raster(folder) is None:
+        inside = [p for p in sorted(folder.iterdir()) if _velocity_raster(p)]
+        if inside:
+            return [read_frame(p) for p in inside]
+    if store.exists(place):
+        return [read_frame(place)]
+    try:
+        listed = archive.frames(place)
+    except ValueError as error:
+        raise ValueError(
+            f"frames: {place} is neither a cube, an archive of frames, nor a folder "
+            f"with vel.geo.tif, vstd.geo.tif and E, N, U.geo.tif: {error}"
+        ) from None
+    return [read_frame(f.url, name=f.name, snapshot=f.snapshot) for f in listed]
 
 
 def checked(frame: Frame, maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -101,3 +101,30 @@ def step_over_std(steps: Sequence[Seam]) -> float:
     if not steps:
         return math.nan
     return float(np.sqrt(np.mean([(s.after / s.std) ** 2 for s in steps])))
+
+
+def tables(steps: Sequence[Seam], found: Sequence[Tie]) -> str:
+    """What frames and seams were before and after, mm/yr, as text."""
+    lines = ["frame, offset and misfit to the ground (root mean square), mm/yr"]
+    width = max([len(t.frame) for t in found], default=0)
+    for tie in found:
+        misfit = "no point"
+        if tie.points:
+            before, after = 1e3 * tie.before, 1e3 * tie.after
+            misfit = f"{before:6.2f} -> {after:6.2f}  ({tie.points} points)"
+        offset = f"{1e3 * tie.offset:7.2f} ± {1e3 * tie.offset_std:4.2f}"
+        lines.append(f"  {tie.frame:{width}}  {offset}  {misfit}")
+    if steps:
+        lines.append("step between frames that overlap, mm/yr")
+    for seam in steps:
+        values = f"{1e3 * seam.before:7.2f} -> {1e3 * seam.after:6.2f}"
+        lines.append(
+            f"  {seam.one:{width}}  {seam.other:{width}}  {values} ± "
+            f"{1e3 * seam.std:4.2f}  ({seam.cells} cells)"
+        )
+    if steps:
+        lines.append(
+            f"steps over their standard deviations, root mean square: "
+            f"{step_over_std(steps):.2f}"
+        )
+    return "\n".join(lines)
