@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import shapely.geometry
 import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry, box, unary_union
+from shapely.errors import ShapelyError
 
 from cube_denoise.conventions import X, Y
 
@@ -150,8 +152,8 @@ def _polygon(geometry: Any) -> Geometry:
                 found = unary_union(parts) if parts else None
             else:
                 shape = told["geometry"] if told["type"] == "Feature" else told
-                found = Geometry(dict(shape), LONGITUDES_LATITUDES)
-        except (TypeError, KeyError, AttributeError) as error:
+                found = Geometry(shapely.geometry.shape(shape), LONGITUDES_LATITUDES)
+        except (LookupError, TypeError, AttributeError, ShapelyError) as error:
             raise ValueError(f"geometry must be {kinds}, not {geometry!r}") from error
     if found is None or found.is_empty:
         raise ValueError("geometry is empty")
