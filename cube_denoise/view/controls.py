@@ -58,6 +58,7 @@ class Controls:
         self.status = Div(name="status", styles=FONT | {"font-size": "12px"})
         self.facts = Div(name="facts", styles=FONT, sizing_mode="stretch_width")
         self.right = column(self.facts, width=WIDTH, sizing_mode="stretch_height")
+        self.right.name = "point"
         self.layout = self._lay_out()
         self._source: Source
 

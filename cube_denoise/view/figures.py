@@ -15,6 +15,7 @@ from bokeh.models import (
     ColorBar,
     ColumnDataSource,
     HoverTool,
+    Legend,
     LinearColorMapper,
     PanTool,
     Range1d,
@@ -167,15 +168,19 @@ class MapFigure:
         self.mark.data = {"x": [], "y": []}
 
 
-def series_figure(series: Sequence[Series], *, date: np.datetime64 | None) -> figure:
+def series_figure(series: Sequence[Series]) -> tuple[figure, Span]:
     """Draw series with their bands and the lines of their velocities.
 
     Parameters
     ----------
     series : sequence of Series
         The one called "raw" is drawn hollow.
-    date : numpy.datetime64, optional
-        Marked by a line.
+
+    Returns
+    -------
+    bokeh.plotting.figure
+    bokeh.models.Span
+        Marks a date of it, once `mark_date` tells which.
     """
     plot = figure(
         name="series",
@@ -186,29 +191,32 @@ def series_figure(series: Sequence[Series], *, date: np.datetime64 | None) -> fi
         min_width=320,
         min_height=260,
     )
+    legend = Legend(
+        orientation="horizontal",
+        ncols=2,
+        click_policy="hide",
+        label_text_font_size="11px",
+        label_text_color=INK,
+        border_line_color=None,
+        spacing=8,
+        padding=2,
+    )
+    plot.add_layout(legend, "above")
     plot.add_layout(Span(location=0, dimension="width", line_color="#bbbbbb"))
-    if date is not None:
-        moment = date.astype("datetime64[ms]").astype("int64")
-        plot.add_layout(
-            Span(
-                location=int(moment),
-                dimension="height",
-                line_color="#999999",
-                line_dash="dotted",
-            )
-        )
+    date = Span(dimension="height", line_color="#999999", line_dash="dotted")
+    plot.add_layout(date)
     shades = iter(COLOURS * (1 + len(series) // len(COLOURS)))
     for one in series:
         _one_series(plot, one, RAW if one.label == "raw" else next(shades))
     _calm(plot)
-    if plot.legend:
-        legend = plot.legend[0]
-        legend.click_policy = "hide"
-        plot.add_layout(legend, "above")
-        legend.orientation, legend.ncols = "horizontal", 2
-        legend.label_text_font_size, legend.border_line_color = "11px", None
-        legend.label_text_color, legend.spacing, legend.padding = INK, 8, 2
-    return plot
+    return plot, date
+
+
+def mark_date(line: Span, date: np.datetime64 | None) -> None:
+    """Move the mark of a series to a date, or hide it."""
+    line.visible = date is not None
+    if date is not None:
+        line.location = int(date.astype("datetime64[ms]").astype("int64"))
 
 
 def _one_series(plot: figure, one: Series, colour: str) -> None:

@@ -10,9 +10,10 @@ import numpy as np
 from bokeh.document import Document
 from bokeh.events import RangesUpdate, Tap
 from bokeh.model import Model
+from bokeh.models import Span
 
 from cube_denoise.view.controls import ALL, HINT, Controls, describe, table
-from cube_denoise.view.figures import MapFigure, series_figure
+from cube_denoise.view.figures import MapFigure, mark_date, series_figure
 from cube_denoise.view.source import (
     DISPLACEMENT,
     UNCERTAINTY,
@@ -65,6 +66,7 @@ class Page:
         self.limits: dict[tuple[str, str, str], float] = {}
         self.place: tuple[float, float] | None = None
         self.point = Point({})
+        self.mark: Span | None = None
         self.drawn: Asked | None = None
         self._waiting = self._reading = self._closed = False
         shown = self.map.plot
@@ -113,11 +115,11 @@ class Page:
 
     def _kind_set(self) -> None:
         self.controls.arrange()
-        self._draw_series()
+        self._mark_date()
         self.refresh()
 
     def _date_set(self) -> None:
-        self._draw_series()
+        self._mark_date()
         self.refresh()
 
     # The map
@@ -214,19 +216,24 @@ class Page:
         self.controls.facts.text = table({**self.point.facts, **more})
 
     def _draw_series(self) -> None:
-        if not self.point.series:
-            self.controls.show_series(None)
-            return
-        date = None
-        if self.controls.kind_name == DISPLACEMENT:
-            date = self.source.dates[self.controls.date.value]
-        self.controls.show_series(series_figure(self.point.series, date=date))
+        plot, self.mark = None, None
+        if self.point.series:
+            plot, self.mark = series_figure(self.point.series)
+        self.controls.show_series(plot)
+        self._mark_date()
+
+    def _mark_date(self) -> None:
+        if self.mark is not None:
+            shown = self.controls
+            is_dated = shown.kind_name == DISPLACEMENT
+            date = self.source.dates[shown.date.value] if is_dated else None
+            mark_date(self.mark, date)
 
     def _forget_point(self) -> None:
         self.place, self.point = None, Point({})
         self.map.no_point()
         self.controls.facts.text = HINT
-        self.controls.show_series(None)
+        self._draw_series()
 
     # Work beside the page
 
