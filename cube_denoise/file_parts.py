@@ -99,6 +99,8 @@ class MeshRaster(PartRaster):
         assert part.mesh is not None
         x, y, height = (np.asarray(file[name], "float64") for name in part.mesh)
         nodes = filled(file[part.dataset])
+        if not height.min() <= 0 <= height.max():
+            raise OSError(f"{part.mesh[2]!r} has no node at or below, or above 0 m")
         if part.period is not None:  # all within half a turn of one of them
             turn, start = part.period, np.nanmax(nodes)
             nodes = start + (nodes - start + turn / 2) % turn - turn / 2

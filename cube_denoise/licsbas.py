@@ -19,6 +19,7 @@ from cube_denoise.conventions import SENTINEL1_WAVELENGTH, SPEED_OF_LIGHT
 from cube_denoise.file_parts import Part
 from cube_denoise.gamma import map_grid, read_number, read_parameters
 from cube_denoise.interferogram import ROLES, Asset, Interferogram, read_raster
+from cube_denoise.product_files import check_look_rasters
 from cube_denoise.series_pairs import consecutive_pairs
 
 log = logging.getLogger(__name__)
@@ -101,6 +102,8 @@ def read_licsar(folder: str | Path, *, track: str | None = None) -> list[Interfe
         layers = _flat_layers(folder, shared["shape"])
     else:
         layers = _raster_layers(places)
+        if {"los_east", "los_up"} <= set(layers):
+            check_look_rasters(layers["los_east"], layers["los_up"], shared["track"])
     found = []
     for pair in tiled or flat:
         early, late = pair.name.split("_")

@@ -28,7 +28,9 @@ from cube_denoise.places import without_secrets
 from cube_denoise.product_files import (
     METRES,
     absolute,
+    check_heading,
     check_image,
+    check_look_rasters,
     grid_of,
     image,
     middle,
@@ -97,6 +99,7 @@ def read_opera(
     href = absolute(href)
     read = _geotiff if href.endswith(".tif") else _netcdf
     found = read(href, track)
+    check_heading(heading, found["track"])
     layers = {} if is_remote(href) else _static(Path(href), found.pop("frame", None))
     found.pop("frame", None)
     if "los_up" not in layers and (incidence_angle is None or heading is None):
@@ -105,6 +108,8 @@ def read_opera(
             f"layer of its frame, *{STATIC['los']}, beside it, or give incidence_angle "
             "and heading (cube-denoise index --incidence --heading), degrees"
         )
+    if "los_up" in layers:
+        check_look_rasters(layers["los_east"], layers["los_up"], found["track"])
     return Interferogram(
         **(found | {"assets": found["assets"] | layers}),
         incidence_angle=incidence_angle,

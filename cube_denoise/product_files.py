@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from cube_denoise import hdf5_access
+from cube_denoise import raster_access as rasters
 from cube_denoise.file_parts import Part, filled
 from cube_denoise.interferogram import ROLES, Asset
 from cube_denoise.places import without_secrets
@@ -176,3 +177,36 @@ def check_look(
             f"{'right' if right else 'left'}: the satellite must be in the "
             f"{'west' if west else 'east'} and above; the look vector may be flipped"
         )
+
+
+def check_heading(heading: float | None, track: str) -> None:
+    """Refuse a flight direction that is not that of a track."""
+    if heading is None:
+        return
+    north = math.cos(math.radians(heading)) > 0
+    if north != track.startswith("A"):
+        raise ValueError(
+            f"{heading=} is the flight {'north' if north else 'south'} of a satellite "
+            f"that {'ascends' if north else 'descends'}, and {track=} is "
+            f"{'ascending' if track.startswith('A') else 'descending'}: one of them is "
+            "wrong, and the look vector would be flipped"
+        )
+
+
+def check_look_rasters(east: Asset, up: Asset, track: str) -> None:
+    """`check_look` of a right-looking satellite, from a coarse view of two rasters."""
+    check_look(
+        _coarse_mean(east),
+        _coarse_mean(up),
+        ascending=track.startswith("A"),
+        right=True,
+        href=east.href,
+    )
+
+
+def _coarse_mean(asset: Asset) -> float:
+    with rasters.opened(asset.href) as source:
+        shape = tuple(min(n, 64) for n in source.shape)
+        values = source.read(asset.band, out_shape=shape).astype("float64")
+    valid = np.isfinite(values) & (values != asset.nodata)
+    return float(values[valid].mean()) if valid.any() else math.nan

@@ -6,10 +6,10 @@ rasters; `find_products` tells which it is. In the readers end all differences o
 units and signs between providers.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from cube_denoise import aria, hyp3, nisar, opera
+from cube_denoise import aria, hyp3, nisar, opera, places
 from cube_denoise.aria import read_aria
 from cube_denoise.hdf5_access import is_remote
 from cube_denoise.hyp3 import read_hyp3, relative_orbit
@@ -19,6 +19,7 @@ from cube_denoise.mintpy import read_mintpy
 from cube_denoise.nisar import read_nisar
 from cube_denoise.opera import read_opera
 from cube_denoise.product_files import product, stem_of
+from cube_denoise.progress import progress
 from cube_denoise.raster_stack import read_raster_stack
 
 __all__ = [
@@ -49,7 +50,7 @@ def find_products(
     track: str | None = None,
     incidence_angle: float | None = None,
     heading: float | None = None,
-) -> tuple[list[Interferogram], dict[Path, str]]:
+) -> tuple[list[Interferogram], dict[str | Path, str]]:
     """Read every product at a place, whoever made it.
 
     Parameters
@@ -57,8 +58,9 @@ def find_products(
     place : str or path
         ``ifgramStack.h5`` or ``timeseries.h5`` of MintPy, ``cum.h5`` of LiCSBAS; a
         frame folder of LiCSAR or its ``GEOC`` or ``GEOCml*``; a folder of products of
-        ARIA (S1-GUNW), NISAR (GUNW), OPERA (DISP-S1) or HyP3; or one file of the first
-        three, also by its ``https://`` or ``s3://`` address.
+        ARIA (S1-GUNW), NISAR (GUNW), OPERA (DISP-S1) or HyP3. Of the first three also
+        one file, by its path or ``https://`` or ``s3://`` address, or all of a place
+        in a bucket (``s3://bucket/folder``).
     track : str, optional
         Such as ``"A005"``; else as the products tell.
     incidence_angle, heading : float, optional
@@ -81,6 +83,8 @@ def find_products(
             href, track=track, incidence_angle=incidence_angle, heading=heading
         )
 
+    if places.is_bucket(place) and not is_product(place):
+        return _read_all(list(_product_objects(str(place))), read)
     if is_remote(place):
         return [read(place)], {}
     place = Path(place).resolve()
@@ -99,7 +103,8 @@ def find_products(
         return read_stack(place, track=track), {}
     if place.is_dir() and (folder := licsar_folder(place)):
         return read_licsar(folder, track=track), {}
-    return hyp3.find_products(place, track=track)
+    found, unreadable = hyp3.find_products(place, track=track)
+    return found, dict(unreadable)
 
 
 def is_stack_file(place: str | Path) -> bool:
@@ -170,15 +175,36 @@ def _product_files(folder: Path) -> Iterator[Path]:
                 yield file
 
 
+def _product_objects(url: str) -> Iterator[str]:
+    """Addresses of product files in a bucket, at a place or below."""
+    import obstore
+
+    folder, _, query = url.partition("?")
+    try:
+        for batch in obstore.list(places.object_store(url)):
+            for entry in batch:
+                href = f"{folder.rstrip('/')}/{entry['path']}"
+                if is_product(href):
+                    yield f"{href}?{query}" if query else href
+    except places.PlaceError:
+        raise
+    except Exception as error:
+        raise places.unreachable(url, error) from None
+
+
 def _read_all(
-    files: list[Path], read: Callable[[Path], Interferogram]
-) -> tuple[list[Interferogram], dict[Path, str]]:
+    files: Sequence[str | Path], read: Callable[[str | Path], Interferogram]
+) -> tuple[list[Interferogram], dict[str | Path, str]]:
     found, unreadable = [], {}
-    for file in files:
-        try:
-            found.append(read(file))
-        except ValueError as error:
-            unreadable[file] = str(error)
+    with progress("read headers", len(files), unit="products") as advance:
+        for file in sorted(files, key=lambda f: stem_of(str(f))):
+            try:
+                found.append(read(file))
+            except places.PlaceError:
+                raise
+            except ValueError as error:
+                unreadable[file] = str(error)
+            advance(1)
     return found, unreadable
 
 

@@ -27,6 +27,7 @@ from cube_denoise.interferogram import (
     earlier_first,
     read_raster,
 )
+from cube_denoise.product_files import check_heading
 
 METRES = {"m": 1.0, "cm": 1e-2, "mm": 1e-3}
 """Units of displacement, m."""
@@ -146,6 +147,7 @@ def read_raster_stack(
                 f"{path} has no tag WAVELENGTH_METRES: give wavelength=, m"
             )
         course = _cell(passes, first, "heading_deg") if heading is None else heading
+        check_heading(course, track)
         angle = incidence_angle
         if angle is None:
             angle = _tag(raster, "INCIDENCE_DEGREES")

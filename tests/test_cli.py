@@ -330,7 +330,7 @@ def stack(folder, *, crs="EPSG:32613", unit="rad"):
 
 def test_missing_crs_wrong_unit_wrong_pattern(tmp_path):
     assert "has no CRS" in mistake(*stack(tmp_path / "a", crs=None))
-    assert "must be in radians" in mistake(*stack(tmp_path / "b", unit="mm"))
+    assert "must be in 'rad'" in mistake(*stack(tmp_path / "b", unit="mm"))
     command = stack(tmp_path / "c")
     done(*command)
     assert "give --pattern" in mistake("index", tmp_path / "c")

@@ -161,6 +161,15 @@ def test_records_survive_as_stac(tmp_path):
         assert from_item(to_item(record)) == record
 
 
+def test_a_flipped_look_vector_is_refused(tmp_path):
+    folder = write_licsar(tmp_path)
+    shape = (ROWS, COLUMNS)
+    east = folder / f"{FRAME}.geo.E.tif"
+    write_tif(east, np.full(shape, -LOOK["E"], "float32"))
+    with pytest.raises(ValueError, match=r"in the east and above.* may be flipped"):
+        read_licsar(folder)
+
+
 def test_bad_folders_and_files_are_refused(tmp_path):
     folder = write_licsar(tmp_path / "a")
     bare = tmp_path / "GEOC"

@@ -117,6 +117,18 @@ def test_records_survive_as_stac(tmp_path: Path) -> None:
         assert from_item(to_item(record)) == record
 
 
+def test_a_flipped_look_vector_is_refused(tmp_path: Path) -> None:
+    path = write_opera(tmp_path, *DATES[:2], series()[1])
+    with pytest.raises(ValueError, match=r"heading=-168.0 is the flight south"):
+        read_opera(path, incidence_angle=38.0, heading=-168.0)
+    write_static(tmp_path)
+    with h5py.File(path, "a") as file:
+        del file["identification/orbit_pass_direction"]
+        file["identification/orbit_pass_direction"] = np.bytes_("Descending")
+    with pytest.raises(ValueError, match=r"in the east and above.* may be flipped"):
+        read_opera(path)
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [

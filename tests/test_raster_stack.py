@@ -175,6 +175,10 @@ def test_gamma(kind: str, tmp_path: Path) -> None:
     place = (-118, 35) if kind == "EQA" else (400_000 - 40, 3_800_000 + 40)
     assert (corner.c, corner.f) == pytest.approx(place)
     assert cube.odc.crs.epsg == (4326 if kind == "EQA" else 32611)
+    flipped = (*options[:-1], -168.0)
+    assert "the look vector would be flipped" in mistake(
+        "index", folder, *COMMON, *flipped
+    )
     phase = folder / f"{PAIR}.adf.unw.geo"
     phase.write_bytes(phase.read_bytes()[:-40])
     told = mistake("index", folder, *COMMON, *options)
@@ -245,7 +249,7 @@ def test_greece(tmp_path: Path) -> None:
         folder,
         tmp_path,
         *("--pattern", "{reference}_{secondary}.vrt", "--unit", "m"),
-        *("--incidence", 39.0, "--heading", -169.0),
+        *("--incidence", 39.0, "--heading", -12.0),
     )
     away = np.fromfile(GREECE / "greece.unw", "<f4").reshape(size, size)[::-1]
     away = np.where(away == 0, np.nan, away)

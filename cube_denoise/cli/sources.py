@@ -1,7 +1,7 @@
 """Commands that find interferograms: index, search."""
 
 import logging
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated
 
 import typer
@@ -16,8 +16,8 @@ def index(
     place: Annotated[
         str,
         typer.Argument(
-            help="Folder of products, or one product, stack or series: a file, or of "
-            "a product its https://... or s3://... address.",
+            help="Folder of products, or one product, stack or series: a file. Of "
+            "products of ARIA, NISAR and OPERA also an address: https://..., s3://...",
             metavar="PRODUCTS",
         ),
     ],
@@ -139,7 +139,7 @@ def index(
             place, track=track, incidence_angle=incidence, heading=heading
         )
         for product, reason in unreadable.items():
-            log.warning("left out %s: %s", product.name, reason)
+            log.warning("left out %s: %s", PurePath(product).name, reason)
         if not found:
             raise ValueError(
                 f"{place!r} has no readable product of HyP3, ARIA, NISAR, OPERA or "
