@@ -35,7 +35,8 @@ from cube_denoise.product_files import (
 
 NAME = re.compile(
     r"S1-GUNW-(?P<direction>[AD])-(?P<side>[RL])-(?P<orbit>\d{3})-tops-"
-    r"(?P<reference>\d{8})_(?P<secondary>\d{8})-(?P<time>\d{6})-.+"
+    r"(?P<reference>\d{8})_(?P<secondary>\d{8})-(?P<time>\d{6})-"
+    r"(?P<frame>[^-]+)-.+"
 )
 """Of a product, without ``.nc``."""
 _DATA, _LOOK = "/science/grids/data", "/science/grids/imagingGeometry"

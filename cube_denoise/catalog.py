@@ -82,7 +82,7 @@ def search(
     list of Interferogram
         As found; empty when there are none. See `resolve`. Of items that are known by
         the name of their product alone (`source_profiles`) the headers are read; one
-        that cannot be read is left out, with a logged warning.
+        that is broken or gone is left out, with a logged warning.
     """
     conditions = [parse_condition(text) for text in filters or ()]
     conditions += orbit_conditions(orbit) if orbit is not None else []
@@ -132,12 +132,14 @@ def search(
         found[key] = record
     records = []
     entries = list(found.values())
-    for record, known in _read_headers(entries, incidence_angle, heading):
-        if known or (
-            all(c.holds(to_item(record).properties) for c in conditions)
-            and not (bbox and not intersects(bbox, _bounds(record)))
-        ):
-            records.append(record)
+    for record, entry in _read_headers(entries, incidence_angle, heading):
+        if isinstance(entry, NamedProduct):
+            told = {**to_item(record).properties, **entry.properties}
+            if not all(condition.holds(told) for condition in conditions):
+                continue
+            if bbox and not intersects(bbox, _bounds(record)):
+                continue
+        records.append(record)
     logger.info("%s: %d interferograms", source, len(records))
     return records
 
@@ -146,8 +148,8 @@ def _read_headers(
     found: Sequence[Interferogram | NamedProduct],
     incidence_angle: float | None,
     heading: float | None,
-) -> Iterator[tuple[Interferogram, bool]]:
-    """Records in the order they were found in, and whether they were such already."""
+) -> Iterator[tuple[Interferogram, Interferogram | NamedProduct]]:
+    """Records, and what was found of each, in that order."""
     named = [p for p in found if isinstance(p, NamedProduct)]
     read = iter(
         source_profiles.read_named(
@@ -157,7 +159,7 @@ def _read_headers(
     for entry in found:
         record = next(read) if isinstance(entry, NamedProduct) else entry
         if record is not None:
-            yield record, record is entry
+            yield record, entry
 
 
 def resolve(interferograms: Iterable[Interferogram]) -> list[Interferogram]:

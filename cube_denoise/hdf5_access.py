@@ -30,6 +30,10 @@ KEPT = 32
 _TIMEOUT = 60.0  # s, of one request
 
 
+class UnansweredError(OSError):
+    """A file that may be there and whole: a server did not give it this time."""
+
+
 def is_remote(href: str | Path) -> bool:
     """Whether it is on a web server or in a bucket."""
     return places.is_bucket(href) or str(href).startswith(("http://", "https://"))
@@ -48,6 +52,8 @@ def opened(href: str | Path) -> "Iterator[h5py.File]":
     ------
     places.PlaceError
         If the place as a whole is not there or refuses: one sentence with what to set.
+    UnansweredError
+        If the server does not give this file: it may another time.
     OSError
         If this file is not there, cut short, or no HDF5.
     """
@@ -167,9 +173,16 @@ def _range(session: Any, href: str, start: int, end: int) -> tuple[bytes, int]:
         unreached = refusal(href, "Failed to connect") or str(error)
         raise places.PlaceError(unreached) from None
     if status == 206 and total:
-        return content, int(total[1])
+        whole = int(total[1])
+        if len(content) != min(end, whole) - start:
+            raise UnansweredError(
+                f"{shown}: the server gave less than it was asked for"
+            )
+        return content, whole
     if reason := refusal(href, f"HTTP {status}"):
         raise places.PlaceError(reason)
+    if status in (404, 410):
+        raise FileNotFoundError(f"{shown} is not there (HTTP {status})")
     if status == 200:
         raise OSError(f"{shown}: the server gives whole files alone, no parts of them")
-    raise OSError(f"{shown}: the server answers HTTP {status}")
+    raise UnansweredError(f"{shown}: the server answers HTTP {status}")

@@ -130,7 +130,7 @@ def read_hyp3(folder: str | Path, *, track: str | None = None) -> Interferogram:
 
 def find_products(
     folder: str | Path, *, track: str | None = None
-) -> tuple[list[Interferogram], dict[Path, str]]:
+) -> tuple[list[Interferogram], dict[str | Path, str]]:
     """Read every HyP3 product in `folder`, in its folders or one level further down.
 
     Returns
@@ -147,7 +147,8 @@ def find_products(
     named = {
         c for c in candidates if c.is_dir() and any(p.fullmatch(c.name) for p in _NAMES)
     }
-    found, unreadable = [], {}
+    found: list[Interferogram] = []
+    unreadable: dict[str | Path, str] = {}
     for product in sorted(named, key=lambda p: (p.name, p)):
         try:
             found.append(read_hyp3(product, track=track))

@@ -34,7 +34,8 @@ from cube_denoise.product_files import (
 )
 
 NAME = re.compile(
-    r"NISAR_L2_\w\w_GUNW_\d{3}_(?P<orbit>\d{3})_(?P<direction>[AD])_.+?"
+    r"NISAR_L2_\w\w_GUNW_\d{3}_(?P<orbit>\d{3})_(?P<direction>[AD])_"
+    r"(?P<frame>\d{3})_.+?"
     r"_(?P<reference>\d{8}T\d{6})_\d{8}T\d{6}_(?P<secondary>\d{8}T\d{6})_.+"
 )
 """Of a product, without ``.h5``."""

@@ -15,7 +15,7 @@ from cube_denoise import hdf5_access
 from cube_denoise import raster_access as rasters
 from cube_denoise.file_parts import Part, filled
 from cube_denoise.interferogram import ROLES, Asset
-from cube_denoise.places import without_secrets
+from cube_denoise.places import PlaceError, without_secrets
 
 RADIANS = ("rad", "radian", "radians")
 METRES = ("m", "meter", "meters", "metre", "metres")
@@ -30,11 +30,14 @@ def product(href: str | Path) -> Iterator[Any]:
     ValueError
         If it cannot be read: it is cut short, or no HDF5.
     places.PlaceError
-        If the place of a remote file as a whole refuses.
+        If the place of a remote file refuses, or does not give it this time: then
+        nothing is known of the file.
     """
     try:
         with hdf5_access.opened(href) as file:
             yield file
+    except hdf5_access.UnansweredError as error:
+        raise PlaceError(str(error)) from None
     except OSError as error:
         reason = without_secrets(" ".join(str(error).split()))
         raise ValueError(

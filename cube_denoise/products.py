@@ -103,8 +103,7 @@ def find_products(
         return read_stack(place, track=track), {}
     if place.is_dir() and (folder := licsar_folder(place)):
         return read_licsar(folder, track=track), {}
-    found, unreadable = hyp3.find_products(place, track=track)
-    return found, dict(unreadable)
+    return hyp3.find_products(place, track=track)
 
 
 def is_stack_file(place: str | Path) -> bool:

@@ -4,9 +4,11 @@ Its items (`<https://cmr.earthdata.nasa.gov/stac/ASF>`_, collections ARIA_S1_GUN
 OPERA_L3_DISP-S1_V1_1) have keys of assets that change with each product, no properties
 but one time that many pairs share, and come slowly, a hundred at most a page. So: the
 product is the asset that is data and named as one; dates and track are taken from that
-name; no condition and no time is left to the server, which could not know; and what
-fits is then read from the header of each product, over the network. This holds for
-every item that has such an asset and no ``insar`` properties.
+name; no condition and no time is left to the server, which could not know; what fits is
+then read from the header of each product, over the network. This holds for every item
+that has such an asset and no ``insar`` properties. Neighbouring frames of a pass are
+told apart by ``cube_denoise:frame``, such as 00119W_00034N (ARIA), 24 (NISAR) or 8882
+(OPERA).
 """
 
 import logging
@@ -44,7 +46,8 @@ class NamedProduct:
     id: str
     href: str
     properties: Mapping[str, Any]
-    """What the name tells, as properties of the ``insar`` and ``sat`` extensions."""
+    """What the name tells, as properties of the ``insar`` and ``sat`` extensions, and
+    ``cube_denoise:frame``: neighbours along a track have the same dates."""
     earlier: datetime
     later: datetime
     version: str
@@ -98,10 +101,12 @@ def named_product(item: pystac.Item) -> NamedProduct | None:
         if (found := reader.NAME.fullmatch(stem_of(href)))
     )
     told = name.groupdict()
+    frame = told["frame"]
     dates = sorted(_moment(told[n], told) for n in ("reference", "secondary"))
     properties: dict[str, Any] = {
         **dict(zip(_DATES, map(datetime_to_str, dates), strict=True)),
         "insar:temporal_baseline": (dates[1] - dates[0]).total_seconds() / 86400,
+        "cube_denoise:frame": int(frame) if frame.isdigit() else frame,
     }
     if "orbit" in told:
         properties["sat:relative_orbit"] = int(told["orbit"])
@@ -116,12 +121,13 @@ def read_named(
     incidence_angle: float | None,
     heading: float | None,
 ) -> list[Interferogram | None]:
-    """Read the headers of products; one that cannot be read is told, and None.
+    """Read the headers of products; one that is broken or gone is told, and None.
 
     Raises
     ------
     places.PlaceError
-        If their place as a whole refuses.
+        If their place refuses, or does not give one: it may be whole, and must not be
+        taken for withdrawn.
     """
     found: list[Interferogram | None] = []
     if not products:

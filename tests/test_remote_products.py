@@ -152,7 +152,7 @@ def test_what_is_not_there_cut_short_or_whole(
     caplog.set_level(logging.DEBUG)
     path = write_aria(tmp_path / "in", "20200130", "20200124")
     site = serve(path.parent)
-    with pytest.raises(ValueError, match="answers HTTP 404"):
+    with pytest.raises(ValueError, match=r"is not there \(HTTP 404\)"):
         read_aria(site.url(path.name.replace("071", "072") + "?sig=MARKER"))
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
@@ -166,6 +166,21 @@ def test_what_is_not_there_cut_short_or_whole(
     with pytest.raises(PlaceError, match="cannot be reached; check the network"):
         read_aria(f"http://localhost:1/{path.name}?sig=MARKER")
     assert "urllib3" in caplog.text and "MARKER" not in caplog.text
+
+
+def test_what_a_server_does_not_give_this_time(serve: Callable, tmp_path: Path) -> None:
+    """A pair that failed, to be taken again; but not a product that is no more."""
+    path = write_aria(tmp_path / "in", "20200130", "20200124")
+    busy = [False]
+    site = serve(path.parent, lambda request: (403, {}) if busy[0] else None)
+    record = read_aria(site.url(path.name))
+    busy[0] = True
+    report = ingest([record], tmp_path / "cube", chunk=32, shard=64)
+    assert "HTTP 403" in report.failed[record.id]
+    with pytest.raises(PlaceError, match="HTTP 403"):
+        find_products(site.url(path.name))
+    busy[0] = False
+    assert ingest([record], tmp_path / "cube").added == 1
 
 
 def test_a_product_in_a_bucket(

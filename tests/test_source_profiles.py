@@ -199,6 +199,11 @@ def test_products_of_one_track_over_pages(api, tmp_path: Path) -> None:
         ({"filters": ["insar:temporal_baseline<=6"]}, {"0130_0124", "0205_0130"}),
         ({"filters": ["insar:perpendicular_baseline>0"]}, set()),  # in the files alone
         ({"bbox": (10, 10, 11, 11)}, set()),
+        ({"filters": ["cube_denoise:frame=00119W_00036N"]}, set()),
+        (
+            {"filters": ["cube_denoise:frame=00119W_00034N"]},
+            {"0130_0124", "0205_0124", "0205_0130"},
+        ),
     ],
 )
 def test_times_are_those_of_pairs(api, conditions, spans) -> None:
@@ -217,6 +222,8 @@ def test_displacement_by_its_own_track(api) -> None:
     assert record.track == "A064" and record.heading == -13.0
     assert record.assets["unwrapped_phase"].href.startswith("http://")
     assert search(url, collections=[OPERA], orbit="D064", **LOOK) == []
+    frame = {"filters": ["cube_denoise:frame=8882"]}
+    assert search(url, collections=[OPERA], **frame, **LOOK) == [record]
 
 
 def test_what_cannot_be_read_is_told(api, caplog: pytest.LogCaptureFixture) -> None:
