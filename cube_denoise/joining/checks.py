@@ -42,12 +42,12 @@ def check_frames(
     side = sides(summaries)
     first: dict[str, int] = {}
     for k, summary in enumerate(summaries):
-        one = first.setdefault(summary.frame.track, k)
-        if side[one] != side[k]:
+        before = first.setdefault(summary.frame.track, k)
+        if side[before] != side[k]:
             raise ValueError(
-                f"frames {summaries[one].name} and {summary.name} are of one track, "
+                f"frames {summaries[before].name} and {summary.name} are of one track, "
                 f"{summary.frame.track}, and look to different sides (los_east="
-                f"{summaries[one].look[:, 0].mean():.2f} and "
+                f"{summaries[before].look[:, 0].mean():.2f} and "
                 f"{summary.look[:, 0].mean():.2f}): the look vectors of one are turned "
                 "round"
             )

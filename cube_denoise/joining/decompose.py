@@ -204,9 +204,9 @@ def decompose(
     if north is not None:
         shifted = north[0].ravel(), north[1].ravel() ** 2
     for number, pattern in enumerate(patterns):
-        used = [k for k in range(n) if int(pattern) >> k & 1]
+        used = np.flatnonzero(int(pattern) >> np.arange(n) & 1)
         at = np.flatnonzero(inverse == number)
-        if not used:
+        if not used.size:
             continue
         size = seen.basis.shape[-1]
         wanted = np.concatenate([np.arange(size) + size * k for k in used])

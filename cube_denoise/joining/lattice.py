@@ -149,7 +149,8 @@ def summarise(frame: Frame, lattice: Lattice) -> Summary:
         )
         if to is not None:
             x, y = to.transform(x, y)
-        keys, inverse = np.unique(lattice.keys(x, y), return_inverse=True)
+        squares = lattice.keys(np.asarray(x), np.asarray(y))
+        keys, inverse = np.unique(squares, return_inverse=True)
         values = {n: maps[n][rows, columns].astype("float64") for n in MAPS}
         columns_ = [
             np.ones(rows.size),
@@ -161,13 +162,12 @@ def summarise(frame: Frame, lattice: Lattice) -> Summary:
         parts.append((keys, np.stack(sums, 1)))
     if not parts:
         raise ValueError(f"frame {frame.name!r} has no pixel with data")
-    keys, inverse = np.unique(
-        np.concatenate([k for k, _ in parts]), return_inverse=True
-    )
+    squares = np.concatenate([k for k, _ in parts])
+    keys, inverse = np.unique(squares, return_inverse=True)
     stacked = np.concatenate([s for _, s in parts])
-    sums = np.stack([np.bincount(inverse, c, keys.size) for c in stacked.T], 1)
-    count = sums[:, 0]
-    means = sums[:, 1:] / count[:, None]
+    total = np.stack([np.bincount(inverse, c, keys.size) for c in stacked.T], 1)
+    count = total[:, 0]
+    means = total[:, 1:] / count[:, None]
     return Summary(frame, keys, count, means[:, 0], means[:, 1], means[:, 2:])
 
 

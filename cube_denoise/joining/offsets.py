@@ -196,7 +196,7 @@ def _factors(
             squares = np.minimum(r / variance, HUBER**2) / _CUT
             return float(np.sum(np.exp(log) * n / variance * (squares - expected)))
 
-        logs = np.linspace(*np.log(_FACTORS), _STEPS)
+        logs = np.linspace(np.log(_FACTORS[0]), np.log(_FACTORS[1]), _STEPS)
         above = np.flatnonzero(np.array([excess(v) for v in logs]) > 0)
         last = above[-1] if above.size else 0
         if last < _STEPS - 1:

@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cube_denoise.conventions import X, Y
-from cube_denoise.joining.join import COMPONENT, Joined
+from cube_denoise.joining.join import Joined
 from cube_denoise.map_axes import MAX_PIXELS
 from cube_denoise.plot import MM, PLAIN, plot_maps
+from cube_denoise.product_variables import COMPONENT
 
 SIGNS = {
     "east": "positive east",

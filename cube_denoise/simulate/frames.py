@@ -177,7 +177,8 @@ def _stations(
     """Stations at random pixels, with errors."""
     rows = rng.integers(0, grid.shape[0], count)
     columns = rng.integers(0, grid.shape[1], count)
-    x, y = grid.affine * (columns + 0.5, rows + 0.5)
+    x = grid.affine.c + (columns + 0.5) * grid.affine.a
+    y = grid.affine.f + (rows + 0.5) * grid.affine.e
     lon, lat = Transformer.from_crs(CRS, "EPSG:4326", always_xy=True).transform(x, y)
     found = {}
     for name, error in zip(("east", "north", "up"), std, strict=True):
