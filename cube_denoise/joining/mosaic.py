@@ -64,7 +64,9 @@ class Plan:
 def product_of(plan: Plan) -> xr.Dataset:
     """The product of a plan; blocks are computed once for all variables."""
     rows, columns = (spans(n, BLOCK) for n in plan.grid.shape)
-    reach = np.array([bounds_of(f.grid, plan.grid.crs) for f in plan.frames])
+    crs = plan.grid.crs
+    assert crs is not None
+    reach = np.array([bounds_of(f.grid, crs) for f in plan.frames])
     shared = {
         "frames": [dask.delayed(f, pure=False, traverse=False) for f in plan.frames],
         "ground": dask.delayed(plan.ground, pure=False, traverse=False),
@@ -254,7 +256,7 @@ def _times(seconds: np.ndarray) -> np.ndarray:
     )
 
 
-def bounds_of(grid: GeoBox, crs: CRS | None) -> tuple[float, float, float, float]:
+def bounds_of(grid: GeoBox, crs: CRS) -> tuple[float, float, float, float]:
     """Left, bottom, right and top of a grid in a CRS."""
     box = grid.boundingbox if grid.crs == crs else grid.footprint(crs).boundingbox
     return box.left, box.bottom, box.right, box.top
