@@ -89,7 +89,9 @@ def find_products(
         return [read(place)], {}
     place = Path(place).resolve()
     if place.is_dir() and (files := sorted(_product_files(place))):
-        return _read_all(files, read)
+        found, unreadable = _read_all(files, read)
+        others, bad = hyp3.find_products(place, track=track)
+        return found + others, unreadable | bad
     if is_stack_file(place) and (is_product(place) or _is_agencys(place)):
         return [read(place)], {}
     if incidence_angle is not None or heading is not None:

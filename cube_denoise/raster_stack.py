@@ -1,9 +1,22 @@
 """Stacks of rasters, one file per pair and layer: whatever GDAL opens, or flat numbers.
 
 The general door for products that no reader knows: GeoTIFFs, ``.vrt`` files of ISCE's
-geocoded interferograms (band 2 is the phase), ENVI files, GAMMA's geocoded flat files
-with their ``dem_par``; and raw arrays of any kind through a GDAL ``.vrt``, which tells
-their type, byte order, order of rows and place.
+geocoded interferograms (band 2 is the phase), ENVI files, and GAMMA's geocoded flat
+files with their ``dem_par``. Raw arrays of any kind come in by a ``.vrt`` beside them,
+which tells their type, byte order, place and order of rows. Of 801 x 801 float32 with
+the first row in the south, read from the last row backward::
+
+    <VRTDataset rasterXSize="801" rasterYSize="801">
+      <SRS>EPSG:32634</SRS>
+      <GeoTransform>564550, 100, 0, 4440450, 0, -100</GeoTransform>
+      <VRTRasterBand dataType="Float32" band="1" subClass="VRTRawRasterBand">
+        <SourceFilename relativeToVRT="1">greece.unw</SourceFilename>
+        <ImageOffset>2563200</ImageOffset>
+        <PixelOffset>4</PixelOffset>
+        <LineOffset>-3204</LineOffset>
+        <ByteOrder>LSB</ByteOrder>
+      </VRTRasterBand>
+    </VRTDataset>
 """
 
 import csv

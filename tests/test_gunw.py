@@ -195,6 +195,17 @@ def test_an_ascending_azimuth_that_jumps_at_180(tmp_path: Path) -> None:
     np.testing.assert_allclose(cube.los_north, np.sin(tilt) * np.sin(angle), atol=3e-6)
 
 
+def test_products_of_all_kinds_in_one_folder(tmp_path: Path) -> None:
+    """None is lost; what does not belong together, ingest and search tell apart."""
+    write_aria(tmp_path / "in", "20200130", "20200124")
+    write_nisar(tmp_path / "in" / "nisar", "20251103", "20251115")
+    burst = "S1_136231_IW2_20200604_20200616_VV_INT80_12E3"
+    (tmp_path / "in" / burst).mkdir()
+    found, unreadable = find_products(tmp_path / "in")
+    assert [r.track for r in found] == ["D077", "D071"]
+    assert [Path(p).name for p in unreadable] == [burst]
+
+
 def test_names_are_needed(tmp_path: Path) -> None:
     path = write_aria(tmp_path, "20200130", "20200124")
     renamed = path.rename(tmp_path / "interferogram.nc")
