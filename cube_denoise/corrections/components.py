@@ -97,6 +97,16 @@ def sample_dates(cube: xr.Dataset, stack: Stack, run: Run) -> Sample:
     return Sample(phase, years, dates, medians, elevation)
 
 
+def check_overruled(keep: Sequence[int], remove: Sequence[int]) -> None:
+    """Refuse a component or cluster that is to stay and to go."""
+    both = set(keep) & set(remove)
+    if both:
+        raise ValueError(
+            f"keep={list(keep)} and remove={list(remove)} share {sorted(both)}: a "
+            "component or cluster can only stay or go"
+        )
+
+
 def judge(
     sample: Sample,
     found: Separated,

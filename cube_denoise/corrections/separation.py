@@ -19,6 +19,7 @@ from cube_denoise.corrections.components import (
     SIGNIFICANT,
     Sample,
     Separated,
+    check_overruled,
     judge,
     sample_dates,
 )
@@ -66,12 +67,7 @@ class Separation(Correction):
     remove: Sequence[int] = ()
 
     def __post_init__(self) -> None:
-        both = set(self.keep) & set(self.remove)
-        if both:
-            raise ValueError(
-                f"keep={list(self.keep)} and remove={list(self.remove)} share "
-                f"{sorted(both)}: a component can only stay or go"
-            )
+        check_overruled(self.keep, self.remove)
 
     @property
     def least_stability(self) -> float:

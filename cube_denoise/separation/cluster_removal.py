@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from cube_denoise.conventions import PAIR
+from cube_denoise.corrections.components import check_overruled
 from cube_denoise.corrections.correction import Correction, Plan, Run
 from cube_denoise.separation import clusters as clustering_
 from cube_denoise.separation.clusters import Clusters, cluster
@@ -97,12 +98,7 @@ class ClusterRemoval(Correction):
             raise ValueError(f"stability={self.stability} must be 0 to 1")
         if self.looks < 0 or self.looks != int(self.looks):
             raise ValueError(f"looks={self.looks} must be a number of pixels, or 0")
-        both = set(self.keep) & set(self.remove)
-        if both:
-            raise ValueError(
-                f"keep={list(self.keep)} and remove={list(self.remove)} share "
-                f"{sorted(both)}: a cluster can only stay or go"
-            )
+        check_overruled(self.keep, self.remove)
 
     @property
     def side(self) -> int:
