@@ -199,15 +199,18 @@ def zarr_attributes(grid: GeoBox, *, levels: Sequence[GeoBox] = ()) -> dict[str,
 
 
 def _layout(level: int, grid: GeoBox) -> dict[str, Any]:
-    """Entry of a level in ``multiscales``."""
+    """Entry of a level in ``multiscales``.
+
+    The group itself is ``/``, since xarray and zarr refuse to open ``.``.
+    """
     step = 2.0 if level else 1.0
     found = {
-        "asset": str(level or "."),
+        "asset": str(level or "/"),
         "transform": {"scale": [step, step], "translation": [0.0, 0.0]},
         "spatial:shape": list(grid.shape),
         "spatial:transform": list(grid.affine)[:6],
     }
-    return found | ({"derived_from": str(level - 1 or ".")} if level else {})
+    return found | ({"derived_from": str(level - 1 or "/")} if level else {})
 
 
 def coarser_grids(grid: GeoBox, *, smallest: int) -> list[GeoBox]:

@@ -150,9 +150,12 @@ def test_conventions_are_found_by_their_uuids(folder: Path) -> None:
         "d35379db-88df-4056-af3a-620245f8e347",
     }
     layout = attributes["multiscales"]["layout"]
-    assert [entry["asset"] for entry in layout] == [".", "1", "2"]
-    assert [entry.get("derived_from") for entry in layout] == [None, ".", "1"]
+    assert [entry["asset"] for entry in layout] == ["/", "1", "2"]
+    assert [entry.get("derived_from") for entry in layout] == [None, "/", "1"]
     inside = told["consolidated_metadata"]["metadata"]
+    for entry in layout:  # as bowser does
+        found = xr.open_zarr(folder / "velocity.zarr", group=entry["asset"])
+        assert list(found["velocity"].shape[1:]) == entry["spatial:shape"]
     for entry in layout[1:]:
         assert entry["transform"]["scale"] == [2.0, 2.0]
         shape = inside[f"{entry['asset']}/velocity"]["shape"]
