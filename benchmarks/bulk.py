@@ -4,7 +4,8 @@
 one after another by `pipeline.run` in this process, and the same by `bulk.run_plan`
 with one worker of each kind. Seconds a frame are those between the end of the first
 frame and that of the last (a worker's start is not in them), over the frames between;
-the overhead is what a bulk run takes longer for a frame. Interval: all repeats.
+the overhead is what a bulk run takes longer for a frame. Processor time is that of this
+process, where the jobs are in it, of all frames. Interval: all repeats.
 
 ``planned frames``: a plan in a CSV file whose frames are all done already, on a Dask
 scheduler and two workers that are processes of their own. Each frame is a task of a
@@ -86,12 +87,15 @@ def overhead(folder: Path, *, quick: bool) -> list[Row]:
     pipeline.run({**job, "cube": str(folder / "warm")})
     alone, bulk = [], {kind: [] for kind in KINDS[quick]}
     starts: dict[str, list[float]] = {kind: [] for kind in KINDS[quick]}
+    computed: dict[str, list[float]] = {kind: [] for kind in ("alone", *bulk)}
     for turn in range(REPEATS[quick]):
         ends = []
+        clock = time.process_time()
         for k in range(count):
             pipeline.run({**job, "cube": str(folder / f"alone-{turn}-{k}")})
             ends.append(time.time())
         alone.append((ends[-1] - ends[0]) / (count - 1))
+        computed["alone"].append((time.process_time() - clock) / count)
         for kind, found in bulk.items():
             told = {k: v for k, v in job.items() if k != "cluster"}
             frames = [{"name": f"frame-{k}"} for k in range(count)]
@@ -99,17 +103,22 @@ def overhead(folder: Path, *, quick: bool) -> list[Row]:
             plan = make_plan(
                 {**told, "archive": place, "frames": frames, "cluster": kind}
             )
-            begin = time.time()
+            begin, clock = time.time(), time.process_time()
             run_plan(plan)
+            computed[kind].append((time.process_time() - clock) / count)
             done = sorted(_ends(plan))
             found.append((done[-1] - done[0]) / (count - 1))
             starts[kind].append(done[0] - begin)
             log.info("%s: %.2f s a frame, %.2f alone", kind, found[-1], alone[-1])
     case = "48 x 48 pixels, 12 pairs"
-    rows = [_timed(case, "one after another, one process", "a frame", alone)]
+    how = "one after another, one process"
+    rows = [_timed(case, how, "a frame", alone)]
+    rows.append(_timed(case, how, "processor time a frame", computed["alone"]))
     for kind, found in bulk.items():
         how = f"bulk, {kind}, 1 worker"
         rows.append(_timed(case, how, "a frame", found))
+        if kind == "threads":
+            rows.append(_timed(case, how, "processor time a frame", computed[kind]))
         more = [b - a for a, b in zip(alone, found, strict=True)]
         rows.append(_timed(case, how, "overhead a frame", more))
         rows.append(_timed(case, how, "first frame after", starts[kind]))
