@@ -57,8 +57,9 @@ from cube_denoise.planned_cube import empty_cube
 
 log = logging.getLogger(__name__)
 
-FRAMES, REPEATS = {False: 12, True: 2}, {False: 3, True: 1}
+FRAMES = {False: 12, True: 2}
 """Of the overhead, by ``--quick``."""
+REPEATS = {False: 3, True: 1}
 KINDS = {False: ("threads", "processes", "dask"), True: ("threads",)}
 PLANNED = {False: (100, 1000, 10_000), True: (20, 200)}
 """Numbers of planned frames."""
