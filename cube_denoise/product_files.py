@@ -198,13 +198,10 @@ def check_heading(heading: float | None, track: str) -> None:
 
 def check_look_rasters(east: Asset, up: Asset, track: str) -> None:
     """`check_look` of a right-looking satellite, from a coarse view of two rasters."""
-    check_look(
-        _coarse_mean(east),
-        _coarse_mean(up),
-        ascending=track.startswith("A"),
-        right=True,
-        href=east.href,
-    )
+    means = _coarse_mean(east), _coarse_mean(up)
+    if not any(math.isnan(mean) for mean in means):
+        ascending = track.startswith("A")
+        check_look(*means, ascending=ascending, right=True, href=east.href)
 
 
 def _coarse_mean(asset: Asset) -> float:
