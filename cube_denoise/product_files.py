@@ -1,5 +1,6 @@
 """What agencies' product files have in common: HDF5 groups, grids, looks, refusals."""
 
+import functools
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -204,6 +205,7 @@ def check_look_rasters(east: Asset, up: Asset, track: str) -> None:
         check_look(*means, ascending=ascending, right=True, href=east.href)
 
 
+@functools.lru_cache(maxsize=8)
 def _coarse_mean(asset: Asset) -> float:
     with rasters.opened(asset.href) as source:
         shape = tuple(min(n, 64) for n in source.shape)
