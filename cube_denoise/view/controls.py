@@ -55,7 +55,9 @@ class Controls:
         self.frame = Select(title="Frame", options=[ALL, *frames], value=ALL, width=180)
         self.frame.name, self.frame.visible = "frame", bool(frames)
         self.date = Slider(start=0, end=1, value=0, step=1, name="date", width=300)
-        self.status = Div(name="status", styles=FONT | {"font-size": "12px"})
+        # Of one height, or the map would change its size with what is said.
+        self.status = Div(name="status", sizing_mode="stretch_width", height=34)
+        self.status.styles = FONT | {"font-size": "12px", "overflow": "hidden"}
         self.facts = Div(name="facts", styles=FONT, sizing_mode="stretch_width")
         self.right = column(self.facts, width=WIDTH, sizing_mode="stretch_height")
         self.right.name = "point"

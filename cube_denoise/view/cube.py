@@ -1,5 +1,6 @@
 """A cube as the page asks of it."""
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -157,7 +158,9 @@ class CubeSource:
         if index is None or not self.has_raw:
             return None
         row, column = index
-        return series_of(raw_series(self.cube, self._inversion, row, column), "raw")
+        found = series_of(raw_series(self.cube, self._inversion, row, column), "raw")
+        # Its dates scatter by the atmosphere: a band of decorrelation says little.
+        return None if found is None else replace(found, bands=())
 
     @cached_property
     def _inversion(self) -> BlockJob:

@@ -5,7 +5,6 @@ grey is no data.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from bokeh.core.property.descriptors import UnsetValueError
@@ -98,8 +97,9 @@ class MapFigure:
         _calm(self.plot)
         self.plot.background_fill_color = NO_DATA
         self.plot.grid.visible = False
-        self._aspect, self._whole, self._degrees = 1.0, True, False
+        self._aspect, self._degrees, self._moved = 1.0, False, False
         self._grid: GeoBox | None = None
+        self._seen: View | None = None
 
     def start(
         self, grid: GeoBox, reference: tuple[float, float, float, float] | None
@@ -114,11 +114,11 @@ class MapFigure:
             axis.axis_label = name
             axis.formatter = BasicTickFormatter(use_scientific=False)
         self.area.data = _area(reference)
-        self._whole = True
+        self.whole()
 
     def whole(self) -> None:
-        """Show the whole map again."""
-        self._whole = True
+        """Show the whole map."""
+        self._seen, self._moved = None, False
 
     def view(self) -> View | None:
         """What is seen, of equal scales; None before the page tells its size."""
@@ -129,19 +129,23 @@ class MapFigure:
         if self._grid is None or not columns or not rows:
             return None
         x, y = self.plot.x_range, self.plot.y_range
-        if self._whole:
-            seen = whole(self._grid, columns, rows)
-        else:
-            seen = View(x.start, x.end, y.start, y.end, columns, rows)
-        height, width = seen.pixel
-        if abs(height * self._aspect / width - 1) > UNEQUAL:
-            seen = seen.equalised(self._aspect)
-        self._whole = False
-        if (x.start, x.end, y.start, y.end) != (
-            bounds := (seen.left, seen.right, seen.bottom, seen.top)
-        ):
-            x.start, x.end, y.start, y.end = bounds
-        return replace(seen)
+        now = View(x.start, x.end, y.start, y.end, columns, rows)
+        seen = self._seen
+        if seen is None:
+            seen = whole(self._grid, columns, rows).equalised(self._aspect)
+        elif now.bounds != seen.bounds:  # somebody moved the map
+            self._moved, seen = True, now
+            height, width = seen.pixel
+            if abs(height * self._aspect / width - 1) > UNEQUAL:
+                seen = seen.equalised(self._aspect)
+        elif now != seen:  # the page, or what is beside the map, has another size
+            seen = seen.resized(columns, rows)
+            if not self._moved and not seen.holds(self._grid.boundingbox):
+                seen = whole(self._grid, columns, rows).equalised(self._aspect)
+        self._seen = seen
+        if seen.bounds != now.bounds:
+            x.start, x.end, y.start, y.end = seen.bounds
+        return seen
 
     def draw(
         self, picture: Picture | None, *, quantity: str, units: str, signed: bool
@@ -206,8 +210,10 @@ def series_figure(series: Sequence[Series]) -> tuple[figure, Span]:
     date = Span(dimension="height", line_color="#999999", line_dash="dotted")
     plot.add_layout(date)
     shades = iter(COLOURS * (1 + len(series) // len(COLOURS)))
+    several = sum(bool(one.bands) for one in series) > 1
     for one in series:
-        _one_series(plot, one, RAW if one.label == "raw" else next(shades))
+        colour = RAW if one.label == "raw" else next(shades)
+        _one_series(plot, one, colour, several=several)
     _calm(plot)
     return plot, date
 
@@ -219,7 +225,7 @@ def mark_date(line: Span, date: np.datetime64 | None) -> None:
         line.location = int(date.astype("datetime64[ms]").astype("int64"))
 
 
-def _one_series(plot: figure, one: Series, colour: str) -> None:
+def _one_series(plot: figure, one: Series, colour: str, *, several: bool) -> None:
     times = one.times.astype("datetime64[ms]")
     raw = one.label == "raw"
     for number, band in enumerate(one.bands):
@@ -236,7 +242,7 @@ def _one_series(plot: figure, one: Series, colour: str) -> None:
             source=ColumnDataSource(data, name=f"{one.label}: {band.label}"),
             fill_color=colour,
             fill_alpha=0.28 if number == 0 else 0.12,
-            legend_label=band.label,
+            legend_label=f"{one.label}: {band.label}" if several else band.label,
         )
     name = f"{one.label}: {rate_text(one.rate, one.rate_std)}"
     if np.isfinite(one.rate):

@@ -66,10 +66,13 @@ class ProductSource:
         self.grid = self.grids[0]
         there = [str(c) for c in product["component"].values]
         self.components = tuple(c for c in DIRECTIONS if c in there)
-        self._told = {str(f["name"]): f for f in told.get("frames", ())}
-        self.frames = tuple(self._told)
-        self.title = str(told.get("title") or "Velocity product")
-        self.subtitle = f"{url}, version {told['version']}, {len(self.frames)} frames"
+        frames = {str(f["name"]): f for f in told.get("frames", ())}
+        self._cubes = {n: f for n, f in frames.items() if f.get("snapshot")}
+        self._others = [n for n in frames if n not in self._cubes]
+        self.frames = tuple(self._cubes)
+        title = str(told.get("title") or "velocity product")
+        self.title = title[:1].upper() + title[1:]
+        self.subtitle = f"{url}, version {told['version']}, {len(frames)} frames"
 
     def picture(
         self, kind: str, component: str, view: View, *, date: int = -1
@@ -108,6 +111,8 @@ class ProductSource:
                 facts[f"Frame {name}"] = found
             else:
                 series.append(found)
+        if self._others:
+            facts["Without cube"] = ", ".join(self._others)
         return Point(facts, series)
 
     def raw(self, x: float, y: float) -> Series | None:
@@ -115,10 +120,8 @@ class ProductSource:
         return None
 
     def frame(self, name: str) -> CubeSource:
-        """Cube of a frame, in the state that was joined."""
-        told = self._told[name]
-        if "snapshot" not in told:
-            raise ValueError(f"frame {name} was joined from its velocity alone")
+        """Cube of one of `frames`, in the state that was joined."""
+        told = self._cubes[name]
         url, snapshot = told["url"], told["snapshot"]
         return CubeSource(url, snapshot=snapshot, title=f"Frame {name}")
 

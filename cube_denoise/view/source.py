@@ -104,7 +104,7 @@ class Source(Protocol):
     reference: tuple[float, float, float, float] | None
     """Left, right, bottom, top of the reference area, if there is one."""
     frames: tuple[str, ...]
-    """Names of the frames of a product."""
+    """Names of the frames of a product that are cubes."""
 
     def picture(
         self, kind: str, component: str, view: View, *, date: int = -1

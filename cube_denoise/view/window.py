@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import xarray as xr
 from odc.geo.geobox import GeoBox
+from odc.geo.geom import BoundingBox
 
 from cube_denoise.blocks import spans
 from cube_denoise.conventions import X, Y
@@ -35,6 +36,11 @@ class View:
             (self.right - self.left) / self.columns,
         )
 
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Left, right, bottom and top."""
+        return self.left, self.right, self.bottom, self.top
+
     def equalised(self, aspect: float = 1.0) -> "View":
         """Grow the view until a unit of y is `aspect` times as long as one of x.
 
@@ -50,6 +56,24 @@ class View:
         return replace(
             self, left=x - half_x, right=x + half_x, bottom=y - half_y, top=y + half_y
         )
+
+    def resized(self, columns: int, rows: int) -> "View":
+        """View of the same scale and centre on a screen of another size.
+
+        Examples
+        --------
+        >>> View(0, 10, 0, 10, columns=10, rows=10).resized(20, 10).left
+        -5.0
+        """
+        height, width = self.pixel
+        y, x = (self.bottom + self.top) / 2, (self.left + self.right) / 2
+        half_y, half_x = height * rows / 2, width * columns / 2
+        return View(x - half_x, x + half_x, y - half_y, y + half_y, columns, rows)
+
+    def holds(self, box: BoundingBox) -> bool:
+        """Whether a box is seen whole."""
+        across = self.left <= box.left and box.right <= self.right
+        return across and self.bottom <= box.bottom and box.top <= self.top
 
 
 @dataclass(frozen=True)
