@@ -101,6 +101,7 @@ def inside(part: xr.Dataset, region: Region, grid: GeoBox) -> xr.Dataset:
         da.arange(sum(columns), chunks=(columns,))[None, :],
         shape=region.outline.json,
         place=place,
+        chunks=(rows, columns),
         dtype=bool,
         meta=np.empty((0, 0), bool),
     )

@@ -93,11 +93,18 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("kind", SHAPES)
+LARGE = [(4.2, 7.7), (30.1, 20.3), (33.3, 50.9), (6.6, 41.2)]
+IN_ONE_SHARD = [(17.5, 20.2), (30.7, 24.1), (22.1, 31.4)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "corners"),
+    [*((kind, LARGE) for kind in SHAPES), ("shapely", IN_ONE_SHARD)],
+)
 def test_a_polygon_keeps_the_pixels_whose_centres_are_inside(
-    product: xr.Dataset, url: Path, kind: str
+    product: xr.Dataset, url: Path, kind: str, corners: list[tuple[float, float]]
 ) -> None:
-    corners = [place(4.2, 7.7), place(30.1, 20.3), place(33.3, 50.9), place(6.6, 41.2)]
+    corners = [place(*c) for c in corners]
     found = cd.open_velocity(url, geometry=SHAPES[kind](Polygon(corners))).compute()
     outline = Polygon([TO_METRES.transform(*c) for c in corners])
     x, y = np.meshgrid(product.x, product.y)
