@@ -1,15 +1,17 @@
 """A region of a grid: its window of pixels, and which of them are inside."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import shapely.geometry
+import shapely
 import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry, box, unary_union
 from shapely.errors import ShapelyError
+from shapely.geometry import shape
+from shapely.geometry.base import BaseGeometry
 
 from cube_denoise.conventions import X, Y
 
@@ -99,7 +101,7 @@ def inside(part: xr.Dataset, region: Region, grid: GeoBox) -> xr.Dataset:
         _centres_inside,
         da.arange(sum(rows), chunks=(rows,))[:, None],
         da.arange(sum(columns), chunks=(columns,))[None, :],
-        shape=region.outline.json,
+        outline=region.outline.geom,
         place=place,
         chunks=(rows, columns),
         dtype=bool,
@@ -116,15 +118,11 @@ def inside(part: xr.Dataset, region: Region, grid: GeoBox) -> xr.Dataset:
 
 
 def _centres_inside(
-    rows: np.ndarray, columns: np.ndarray, shape: Mapping[str, Any], place: Affine
+    rows: np.ndarray, columns: np.ndarray, outline: BaseGeometry, place: Affine
 ) -> np.ndarray:
-    from rasterio.features import geometry_mask
-
-    size = (rows.size, columns.size)
-    if not rows.size or not columns.size:
-        return np.empty(size, bool)
-    here = place * Affine.translation(int(columns.flat[0]), int(rows.flat[0]))
-    return np.asarray(geometry_mask([shape], size, here, invert=True))
+    x, y = place * (columns + 0.5, rows + 0.5)
+    shapely.prepare(outline)
+    return np.asarray(shapely.contains_xy(outline, *np.broadcast_arrays(x, y)))
 
 
 def _rectangle(bbox: Sequence[float]) -> Geometry:
@@ -152,8 +150,8 @@ def _polygon(geometry: Any) -> Geometry:
                 parts = [_polygon(f) for f in told["features"]]
                 found = unary_union(parts) if parts else None
             else:
-                shape = told["geometry"] if told["type"] == "Feature" else told
-                found = Geometry(shapely.geometry.shape(shape), LONGITUDES_LATITUDES)
+                own = told["geometry"] if told["type"] == "Feature" else told
+                found = Geometry(shape(own), LONGITUDES_LATITUDES)
         except (LookupError, TypeError, AttributeError, ShapelyError) as error:
             raise ValueError(f"geometry must be {kinds}, not {geometry!r}") from error
     if found is None or found.is_empty:
