@@ -133,7 +133,8 @@ def _write(
         compress="deflate",
         predictor=3,
         blocksize=BLOCK,
-        overview_resampling="average",
+        # Whatever the correlation of errors, that of a mean is no larger.
+        overview_resampling="rms" if "_std" in str(array.name) else "average",
         bigtiff="if_safer",
     )
 

@@ -6,6 +6,7 @@ ones. A version is a folder, ``URL/VERSION``, that never changes: ``item.json``,
 each component. Readers see the old version or the new one.
 """
 
+import contextlib
 import json
 import logging
 import re
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import xarray as xr
+from obstore.exceptions import BaseError
 
 from cube_denoise import places, store
 from cube_denoise.export import export_geotiff
@@ -118,10 +120,10 @@ def publish(
             return changed
 
         folder.replace_record(change)
-    except BaseException:
-        # Of a request that was cut off it is not known whether it was heeded.
-        if version not in versions_of(folder.record()):
-            folder.remove(version)
+    except BaseException as error:
+        _take_back(folder, version)
+        if isinstance(error, BaseError):
+            raise places.unreachable(folder.url, error) from None
         raise
     folder.end(version)
     log.info("published %s, version %s", folder.url, version)
@@ -129,6 +131,13 @@ def publish(
         log.info("remove version %s", old)
         folder.remove(old)
     return version
+
+
+def _take_back(folder: ProductFolder, version: str) -> None:
+    """Remove a version unless it is named: of a request cut off that is not known."""
+    with contextlib.suppress(Exception):  # the next publisher removes it
+        if version not in versions_of(folder.record()):
+            folder.remove(version)
 
 
 def _check_attributes(attributes: dict[str, Any]) -> None:

@@ -120,6 +120,19 @@ def test_geotiff_larger_than_a_block_has_overviews(tmp_path):
         np.testing.assert_array_equal(raster.read(1), truth.velocity.values)
 
 
+def test_overviews_of_standard_deviations_are_root_mean_squares(tmp_path):
+    scene = cd.simulate_scene(size=600, dates=2, seed=0)
+    maps = scene.truth[["velocity"]].assign_attrs(scene.cube.attrs)
+    maps["velocity_std"] = abs(maps.velocity)
+    paths = cd.export_geotiff(maps, tmp_path, variables=["velocity", "velocity_std"])
+    fine = maps.velocity.values.astype("float64").reshape(300, 2, 300, 2)
+    for path, expected in zip(
+        paths, (fine.mean((1, 3)), (fine**2).mean((1, 3)) ** 0.5), strict=True
+    ):
+        with rasterio.open(path, overview_level=0) as raster:
+            np.testing.assert_allclose(raster.read(1), expected, rtol=1e-4, atol=1e-7)
+
+
 def test_geotiff_refusals(url, tmp_path):
     cube = cd.open_cube(url)
     with pytest.raises(ValueError, match="no 'speed'"):
