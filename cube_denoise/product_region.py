@@ -74,8 +74,8 @@ def region_of(
     last = np.minimum(np.ceil(limits[:, 1] - _EDGE), grid.shape).astype(int)
     if (last <= first).any():
         raise ValueError(f"{name} is outside the product, which covers {covered(grid)}")
-    rows, columns = (slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
-    return Region(rows, columns, None if bbox is not None else placed)
+    down, across = (slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
+    return Region(down, across, None if bbox is not None else placed)
 
 
 def covered(grid: GeoBox) -> str:
@@ -120,7 +120,7 @@ def inside(part: xr.Dataset, region: Region, grid: GeoBox) -> xr.Dataset:
 def _centres_inside(
     rows: np.ndarray, columns: np.ndarray, outline: BaseGeometry, place: Affine
 ) -> np.ndarray:
-    x, y = place * (columns + 0.5, rows + 0.5)
+    x, y = place * (columns + 0.5, rows + 0.5)  # type: ignore[operator]
     shapely.prepare(outline)
     return np.asarray(shapely.contains_xy(outline, *np.broadcast_arrays(x, y)))
 
@@ -139,6 +139,7 @@ def _rectangle(bbox: Sequence[float]) -> Geometry:
 def _polygon(geometry: Any) -> Geometry:
     """Polygon of GeoJSON, shapely or odc-geo, as it is given."""
     kinds = "a polygon: GeoJSON, or a geometry of shapely or odc.geo"
+    found: Geometry | None
     if isinstance(geometry, Geometry):
         found = geometry
         if found.crs is None:

@@ -111,7 +111,8 @@ def _points(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distances (m), longitudes and latitudes of points along a line, ends included."""
     geod = Geod(ellps="WGS84")
-    azimuth, _, length = geod.inv(*corners[:-1].T, *corners[1:].T)
+    lon, lat = corners.T
+    azimuth, _, length = geod.inv(lon[:-1], lat[:-1], lon[1:], lat[1:])
     ends = np.concatenate([[0.0], np.cumsum(length)])
     if not ends[-1] > 0:
         raise ValueError("line has no length: its corners are one place")
@@ -121,7 +122,8 @@ def _points(
     distance = np.minimum(np.arange(count) * spacing, ends[-1])
     part = np.clip(np.searchsorted(ends, distance, "right") - 1, 0, len(length) - 1)
     beyond = distance - ends[part]
-    lon, lat, _ = geod.fwd(*corners[part].T, azimuth[part], beyond)
+    lon, lat = corners[part].T
+    lon, lat, _ = geod.fwd(lon, lat, azimuth[part], beyond)
     return distance, np.asarray(lon), np.asarray(lat)
 
 
@@ -164,5 +166,5 @@ def _read(
         none = xr.full_like(at[X], np.nan)
         one = maps.isel({Y: 0, X: 0}, drop=True)
         return xr.Dataset({name: none * one[name] for name in maps})
-    found = part.load().interp(at, method=method)
+    found = part.load().interp(at, method=method)  # type: ignore[arg-type]
     return found.drop_vars([X, Y, "spatial_ref"], errors="ignore")

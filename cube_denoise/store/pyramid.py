@@ -159,17 +159,19 @@ def _arrays(
         _whole(group, name, coordinate.values, coordinate.dims, attributes)
     for dim in (COMPONENT, COVARIANCE_TERM):
         if dim in product.dims:
-            numbers = codes(dim, product[dim].values)
+            numbers = codes(dim, product[dim].values.tolist())
             _whole(group, dim, numbers, (dim,), label_attributes(dim))
     names = [str(n) for n in product.data_vars]
-    if coarse:
+    if coarse and "valid_fraction" not in names:
         names.append("valid_fraction")
-    attributes = {n: dict(product[n].attrs) for n in names if n in product}
-    attributes.setdefault(
-        "valid_fraction", PRODUCT_VARIABLES["valid_fraction"].attributes
-    )
+    known: dict[str, Mapping[str, Any]] = {
+        name: product[name].attrs
+        if name in product
+        else PRODUCT_VARIABLES[name].attributes
+        for name in names
+    }
     return {
-        name: _array(group, name, sizes, attributes[name], chunk, shard, coarse)
+        name: _array(group, name, sizes, known[name], chunk, shard, coarse)
         for name in names
     }
 
@@ -248,11 +250,11 @@ def _put(array: Any, window: Window, values: np.ndarray) -> None:
 
 def _coarser(below: _Level, level: _Level, shard: int) -> Callable[[Window], None]:
     """Give what reads the level below and writes a block, a quarter at a time."""
-    labels = {
-        dim: [LABELS[dim][int(k)] for k in below.group[dim][...]]  # type: ignore[index]
-        for dim in LABELS
-        if dim in below.group
-    }
+    labels = {}
+    for dim in LABELS:
+        if dim in below.group:
+            numbers: Any = below.group[dim]
+            labels[dim] = [LABELS[dim][k] for k in numbers[...].tolist()]
 
     def write(window: Window) -> None:
         cuts = {d: spans(s.stop, shard // 2, start=s.start) for d, s in window.items()}
@@ -262,29 +264,31 @@ def _coarser(below: _Level, level: _Level, shard: int) -> Callable[[Window], Non
             for n, a in level.arrays.items()
         }
         for part in windows(**cuts):
-            source = tuple(slice(2 * part[d].start, 2 * part[d].stop) for d in (Y, X))
-            inside = tuple(
+            y, x = (slice(2 * part[d].start, 2 * part[d].stop) for d in (Y, X))
+            source: Any = (..., y, x)
+            y, x = (
                 slice(part[d].start - window[d].start, part[d].stop - window[d].start)
                 for d in (Y, X)
             )
+            inside: Any = (..., y, x)
             fraction = _fraction(below, source)
             for name, values in whole.items():
                 if name == "valid_fraction":
-                    values[(..., *inside)] = halved_fraction(fraction)
+                    values[inside] = halved_fraction(fraction)
                     continue
                 weights = weights_for(
                     name, fraction, labels[COMPONENT], labels.get(COVARIANCE_TERM, ())
                 )
-                read = below.arrays[name][(..., *source)]
-                values[(..., *inside)] = halved(name, read, weights)
+                read = below.arrays[name][source]
+                values[inside] = halved(name, read, weights)
         for name, array in level.arrays.items():
             array[..., window[Y], window[X]] = whole[name]
 
     return write
 
 
-def _fraction(below: _Level, part: tuple[slice, slice]) -> np.ndarray:
+def _fraction(below: _Level, part: Any) -> np.ndarray:
     """How much of each pixel of a level has velocity, (component, y, x), float32."""
     if "valid_fraction" in below.arrays:
-        return np.asarray(below.arrays["valid_fraction"][(..., *part)])
-    return np.isfinite(below.arrays["velocity"][(..., *part)]).astype("float32")
+        return np.asarray(below.arrays["valid_fraction"][part])
+    return np.isfinite(below.arrays["velocity"][part]).astype("float32")
