@@ -102,5 +102,5 @@ def _in_chunks(whole: xr.Dataset, region: Region, token: Any) -> xr.Dataset:
         for d, part in ((Y, rows), (X, columns))
     }
     cut = whole.isel({Y: rows, X: columns})
-    chunks: dict[Any, Any] = {d: -1 for d in cut.dims}
+    chunks: dict[Any, Any] = dict.fromkeys(cut.dims, -1)
     return cut.chunk(chunks | sizes, token=f"{token} {rows} {columns}")
