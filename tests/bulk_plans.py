@@ -1,5 +1,6 @@
 """Plans of small frames, each with a source of its own, for tests."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,7 @@ from cube_denoise.bulk_plan import Plan, make_plan
 from cube_denoise.catalog import write_items
 from cube_denoise.pipeline import run
 
-SHARED = {
-    "correct": {"method": "ramp"},
-    "invert": {"reference": {"y": [0, 6], "x": [0, 6]}},
-}
+SHARED = {"invert": {"reference": {"y": [0, 6], "x": [0, 6]}}}
 """Options of all frames."""
 
 
@@ -35,10 +33,16 @@ def plan_of(folder: Path, entries: Any, **more: Any) -> Plan:
     return make_plan({**told, "cluster": "threads", **SHARED, **more})
 
 
-def alone(entry: dict[str, Any], url: Path) -> Path:
-    """Cube of a frame by one run without an archive."""
-    run({"source": entry["source"], "cube": str(url), "cluster": "threads", **SHARED})
+@functools.cache
+def _alone(source: str) -> Path:
+    url = Path(source).with_suffix(".cube")
+    run({"source": source, "cube": str(url), "cluster": "threads", **SHARED})
     return url
+
+
+def alone(entry: dict[str, Any]) -> Path:
+    """Cube of a frame by one run without an archive. Not to be changed."""
+    return _alone(entry["source"])
 
 
 def published(plan: Plan, name: str) -> int:
