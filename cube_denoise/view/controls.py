@@ -128,7 +128,7 @@ class Controls:
         kind, component = self.chosen
         name = DIRECTIONS[component][0]
         if kind == UNCERTAINTY:
-            return f"Standard deviation of the velocity, {name}"
+            return f"Standard deviation, {name}"
         if kind == DISPLACEMENT:
             since = self._source.since
             return f"Displacement, {name}, {str(self._source.dates[date])[:10]}{since}"

@@ -190,7 +190,7 @@ def series_figure(series: Sequence[Series]) -> tuple[figure, Span]:
         name="series",
         tools="pan,wheel_zoom,box_zoom,reset,save",
         x_axis_type="datetime",
-        y_axis_label="displacement (mm), positive toward the satellite",
+        y_axis_label="mm toward the satellite",
         sizing_mode="stretch_both",
         min_width=320,
         min_height=260,

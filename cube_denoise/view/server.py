@@ -5,6 +5,7 @@ import logging
 import signal
 import webbrowser
 from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
 
 from bokeh.application import Application
 from bokeh.application.handlers.function import FunctionHandler
@@ -90,7 +91,8 @@ def serve(source: Source, *, port: int = 0, browser: bool = True) -> None:
     log.info("%s shows %s; Ctrl-C ends it", address, source.title)
     stop = server.io_loop.stop
     if browser:
-        server.io_loop.add_callback(webbrowser.open, address)
+        # Of a thread, since browsers of a terminal return only when they are left.
+        Thread(target=webbrowser.open, args=(address,), daemon=True).start()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: server.io_loop.add_callback_from_signal(stop))
     server.io_loop.start()
