@@ -59,7 +59,7 @@ def test_quick_run(tmp_path):
     rows = bulk.main(["--quick", "--out", str(tmp_path / "rows.json")])
     kept = json.loads((tmp_path / "rows.json").read_text())
     assert kept == [r.record for r in rows]
-    ratios = [r.value for r in rows if r.metric == "ratio of peaks"]
+    ratios = [r.value for r in rows if r.method == "ratio of peaks"]
     assert len(ratios) == 2 and max(ratios) < 1.1
     value = {(r.method, r.metric): r.value for r in rows}
     assert value["ramp", "measured over dry run"] > 0
