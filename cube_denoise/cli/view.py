@@ -28,8 +28,8 @@ def view(
 ) -> None:
     """Show a cube or a published product as a page of this machine; Ctrl-C ends it.
 
-    A map of the velocity or its uncertainty at any zoom, the displacement of a point
-    on a click, the displacement of a cube at a date. Needs cube-denoise[view].
+    Velocity or uncertainty at any zoom; a click gives the displacement of a point,
+    a slider that of a date. Nothing is asked of other machines. Needs Bokeh.
 
     Example: cube-denoise view track-005
     """
