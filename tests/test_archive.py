@@ -1,5 +1,6 @@
 """An archive of frames: valid STAC, whole items, many writers, one family of grids."""
 
+import copy
 import json
 import shutil
 import threading
@@ -18,6 +19,8 @@ from cube_denoise import archive, store
 from cube_denoise.archive import ArchivedFrame
 from cube_denoise.grid import grid_of, is_anchored, regular_grid
 from cube_denoise.json_objects import JsonObjects, ObjectChangedError, below, join
+
+SCHEMAS = Path(__file__).parent / "stac_schemas"
 
 
 @pytest.fixture(params=["disk", "bucket"])
@@ -134,8 +137,17 @@ def test_stac_that_others_read(make_cube: Callable[..., Path], tmp_path: Path) -
     found = {item.id: item for item in root.get_items()}
     assert set(found) == {"inside", "elsewhere"}
     for thing, kind in ((root, "COLLECTION"), *((i, "ITEM") for i in found.values())):
-        told = thing.to_dict(include_self_link=False)
+        told = copy.deepcopy(thing.to_dict(include_self_link=False))
         validator.validate_core(told, pystac.STACObjectType[kind], "1.1.0")
+        if kind == "ITEM":
+            (uri,) = (u for u in told["stac_extensions"] if "projection" in u)
+            schema = json.loads((SCHEMAS / "projection-v2.0.0.json").read_text())
+            validator.schema_cache[uri] = schema | {"$id": uri}
+            validator.validate_extension(told, pystac.STACObjectType.ITEM, "1.1.0", uri)
+            told["properties"]["proj:shape"] = [1.5, 2]
+            with pytest.raises(pystac.STACValidationError):
+                item = pystac.STACObjectType.ITEM
+                validator.validate_extension(told, item, "1.1.0", uri)
     cube = store.open_cube(elsewhere)
     for name, item in found.items():
         url = item.assets["cube"].get_absolute_href()
