@@ -264,7 +264,7 @@ def test_a_product_is_seen_at_any_zoom(browser, cube_url, tmp_path):
     snapshot, cube = cd.store.newest(cube_url)
     cube = cube.load()
     # East goes from -20 in the west to 20 mm/yr; up likewise from south to north.
-    count, size = 700, 40.0
+    count, size = 900, 32.0
     middle = (float(cube["x"].mean()), float(cube["y"].mean()))
     corner = (middle[0] - count / 2 * size, middle[1] + count / 2 * size)
     product = velocity_product(
