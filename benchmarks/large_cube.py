@@ -8,7 +8,7 @@ fresh process with two threads (`memory`).
 
 A network of pairs takes one pair in a task and the same for each, so by default it is
 given one pair of the 60, and the autoencoder, which slides over the dates and is slow,
-ten dates; ``--all-pairs`` gives them all.
+four dates and a smaller cube of a sixteenth; ``--all-pairs`` gives them all.
 """
 
 import functools
@@ -46,8 +46,10 @@ SCENES = {
 """By ``--quick``; the larger cube has twice as many pixels a side."""
 FEW_DATES = 2
 """Of the cube that networks of pairs are given: one pair."""
-SLOW = {"autoencoder": 10}
-"""Dates of the cube that slow networks of stacks are given."""
+SLOW = {"autoencoder": 4}
+"""Dates of the cube that slow networks of stacks are given, the fewest there can be."""
+SHARE = {"autoencoder": 4}
+"""How many times fewer pixels a side the smaller cube has; 2 for the others."""
 
 Made = Callable[[int, int], Path]
 """``made(side, dates)``: a cube."""
@@ -120,7 +122,8 @@ def measure(
 ) -> Iterator[Row]:
     """What `correct` with one network takes on both cubes, and their ratio."""
     peaks = []
-    for side in (sizes.size, 2 * sizes.size):
+    share = SHARE.get(label, 2)
+    for side in (2 * sizes.size // share, 2 * sizes.size):
         with copied(made(side, dates)) as url:
             ran = run_step("correct", url, model)
             corrected = corrected_pairs(url)
@@ -135,7 +138,8 @@ def measure(
         case = f"{side} x {side} x {dates - 1}"
         for metric, (value, unit) in numbers.items():
             yield Row(case, label, metric, float(value), unit)
-    yield Row("area x 4", label, "ratio of peaks", peaks[1] / peaks[0], "1")
+    case = f"area x {share**2}"
+    yield Row(case, label, "ratio of peaks", peaks[1] / peaks[0], "1")
 
 
 def corrected_pairs(url: Path) -> int:

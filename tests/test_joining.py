@@ -16,6 +16,7 @@ from cube_denoise.joining.join import join
 from cube_denoise.joining.lattice import Lattice, summarise
 from cube_denoise.joining.offsets import solve_offsets
 from cube_denoise.joining.seams import step_over_std
+from cube_denoise.point_series import point_series
 from cube_denoise.simulate.frames import simulate_frames
 
 SMALL = {"tracks": 4, "per_track": 3, "size": (60, 50), "stations": 15}
@@ -283,6 +284,11 @@ def test_cubes_of_an_archive(small_cube, tmp_path):
     np.testing.assert_allclose(product.velocity[0], cube.velocity, atol=1e-7)
     (told,) = product.attrs["frames"]
     assert told["url"] == str(url)
+    west, south, east, north = told["bbox"]
+    assert west < east and south < north
+    series = point_series(product, (west + east) / 2, (south + north) / 2)
+    assert list(series) == ["one"]
+    assert series["one"].sizes["time"] == cube.sizes["time"]
     assert told["pair_count"] == cube.sizes["pair"]
     dates = product.first_date.values
     assert set(dates[~np.isnat(dates)].astype("M8[D]")) == {

@@ -175,10 +175,12 @@ def product_grid(
 
 
 def _told(frame: Frame, tie: Tie) -> dict[str, Any]:
-    """What the product says of a frame."""
+    """What the product says of a frame; its bounds in degrees."""
+    west, south, east, north = bounds_of(frame.grid, CRS("EPSG:4326"))
     return {
         "name": frame.name,
         "track": frame.track,
+        "bbox": [west, south, east, north],
         **frame.told,
         "offset": tie.offset,
         "offset_std": tie.offset_std,
