@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from cube_denoise.ingest import ingest, ingest_dataset
     from cube_denoise.invert import invert
     from cube_denoise.mintpy_export import export_mintpy
+    from cube_denoise.joining.frames import read_frames
+    from cube_denoise.joining.ground_files import read_ground
+    from cube_denoise.joining.join import join
     from cube_denoise.models.zoo import load_model
     from cube_denoise.pipeline import run
     from cube_denoise.point_series import point_series
@@ -52,6 +55,7 @@ __all__ = [
     "ingest_dataset",
     "invert",
     "invert_cube",
+    "join",
     "load_model",
     "open_cube",
     "open_velocity",
@@ -60,6 +64,8 @@ __all__ = [
     "product_of_cube",
     "profile",
     "publish",
+    "read_frames",
+    "read_ground",
     "run",
     "search",
     "separate",
@@ -80,6 +86,7 @@ _HOMES = {
     "ingest_dataset": "ingest",
     "invert": "invert",
     "invert_cube": "steps",
+    "join": "joining.join",
     "load_model": "models.zoo",
     "open_cube": "store",
     "open_velocity": "product",
@@ -88,6 +95,8 @@ _HOMES = {
     "product_of_cube": "cube_product",
     "profile": "profile",
     "publish": "publish",
+    "read_frames": "joining.frames",
+    "read_ground": "joining.ground_files",
     "run": "pipeline",
     "search": "catalog",
     "separate": "separate",

@@ -179,7 +179,7 @@ def zarr_attributes(grid: GeoBox, *, levels: Sequence[GeoBox] = ()) -> dict[str,
     projection = (
         {"proj:code": f"EPSG:{epsg}"} if epsg else {"proj:wkt2": grid.crs.to_wkt()}
     )
-    found = {
+    found: dict[str, Any] = {
         "zarr_conventions": [dict(c) for c in CONVENTIONS],
         **projection,
         "spatial:dimensions": ["y", "x"],
