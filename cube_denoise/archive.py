@@ -194,6 +194,8 @@ def _checked(objects: JsonObjects) -> bool:
     if path is not None and path.is_file():
         raise ValueError(f"archive={url!r} is a file and must be a folder")
     found = objects.read(COLLECTION)
+    if found is None and not objects.is_empty():
+        found = objects.read(COLLECTION)  # another has made it meanwhile, before items
     if found is not None:
         kind = found.data.get(_OWN + "kind")
         if found.data.get("type") == "Collection" and kind == KIND:

@@ -258,6 +258,7 @@ def test_series_of_a_point_is_that_of_its_pixel(inverted):
     assert not nothing.series and nothing.facts["Velocity"] == "no data"
 
 
+@pytest.mark.filterwarnings("ignore:1 pair:UserWarning")
 def test_raw_series_is_that_of_an_inversion_of_the_raw_pairs(inverted):
     cube, source = cd.open_cube(inverted), CubeSource(inverted)
     raw = cd.invert(

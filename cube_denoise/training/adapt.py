@@ -32,6 +32,8 @@ STEPS = 300
 SPLITS = ("train", "validation", "test")
 FEWEST = 4
 """Dates that each split must have."""
+WORTH = 1e-3
+"""Share of the misfit of held-out dates that training between dates must take off."""
 LONG = 12
 """Dates that each split must have for a stage between dates."""
 NOT_WORSE = 1.01
@@ -191,7 +193,7 @@ def _between(
     now = judge(made, setup.noise["test"], seed=setup.seed)
     errors = [held.blind_error(network) for network in (model, made)]
     reasons = verdict(was, now, gain=NOT_WORSE)
-    if errors[1] < errors[0] and not reasons:
+    if errors[1] < errors[0] * (1 - WORTH) and not reasons:
         return made, now, True
     log.info(
         "training between dates is not kept: misfit of held-out dates %.4f, before it "
