@@ -81,7 +81,7 @@ def killing(plan: Plan, times: int, *, seed: int) -> Iterator[list[int]]:
 @pytest.mark.parametrize(
     ("cluster", "count", "kills"),
     [
-        ("processes", 6, 2),
+        ("processes", 4, 1),
         pytest.param("processes", 60, 15, marks=pytest.mark.slow),
         pytest.param("dask", 60, 15, marks=pytest.mark.slow),
     ],
@@ -162,6 +162,7 @@ def test_a_frame_that_kills_its_workers_fails(
     assert isinstance(anew, Claim) and anew.status.deaths == 0
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on(
     six: Entries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +182,7 @@ def interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_in_a_bucket(
     six: Entries,
     tmp_path: Path,

@@ -598,6 +598,7 @@ def test_training_fits_the_factor_and_tells_it(monkeypatch, tmp_path):
     assert f"| coverage 68 | {held['coverage_68']} |" in card
 
 
+@pytest.mark.slow
 def test_the_shipped_factor_holds_68_percent():
     scores = zoo.held_out_scores("diffusion")
     assert 0.63 < scores["coverage_68"] < 0.73

@@ -16,6 +16,7 @@ from benchmarks.rasters import write_pairs
 from cube_denoise.catalog import write_items
 
 
+@pytest.mark.slow
 def test_rows_and_one_open_of_each_file(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(ingest.SIZES, True, ingest.Size(files=3, pixels=128, rounds=1))
     monkeypatch.setitem(ingest.PEERS, "nobody", "no_such_package")

@@ -124,7 +124,7 @@ def test_offsets_equal_a_dense_solution():
         kilometres = 111.32 * np.array([(x - cx) * np.cos(np.radians(cy)), y - cy])
         return np.array([1, *(kilometres / 100).mean(1)])
 
-    rows, right = [np.zeros((8, 12))], [np.zeros(8)]
+    rows, right, shared = [np.zeros((8, 12))], [np.zeros(8)], {}
     for f in range(4):  # what is expected of ramps
         for k in (1, 2):
             rows[0][2 * f + k - 1, 3 * f + k] = 1 / RAMP_STD
@@ -140,7 +140,9 @@ def test_offsets_equal_a_dense_solution():
                 parts = [(a, 1, tables[a].index.intersection(near))]
             else:
                 cell = [int(np.floor(v / step / 10)) for v in r.where[::-1]]
-                both = tables[a].index.intersection(tables[b].index)
+                if (a, b) not in shared:
+                    shared[a, b] = tables[a].index.intersection(tables[b].index)
+                both = shared[a, b]
                 inside = (both.get_level_values(0) // 10 == cell[0]) & (
                     both.get_level_values(1) // 10 == cell[1]
                 )

@@ -285,6 +285,7 @@ def race(urls: list[str]) -> None:
         assert means == {1, 2, 3, 4}
 
 
+@pytest.mark.slow
 def test_publishers_do_not_lose_each_other(tmp_path: Path) -> None:
     race([str(tmp_path / "p")])
 

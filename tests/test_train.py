@@ -579,6 +579,7 @@ print(faults())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
 def test_freed_memory_is_kept_in_training_unless_the_user_set_it():
     plain = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}

@@ -320,6 +320,7 @@ def test_without_bokeh_it_says_what_to_install(inverted, monkeypatch):
     done("info", inverted)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it(inverted):
     page = running(inverted)
     assert page.address.startswith("http://127.0.0.1:")

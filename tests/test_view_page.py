@@ -260,6 +260,7 @@ def _cube(shown: "Shown", cube: xr.Dataset) -> None:
     shown.until("the('mark').data.x.length == 0 && the('point').children.length == 1")
 
 
+@pytest.mark.slow
 def test_a_product_is_seen_at_any_zoom(browser, cube_url, tmp_path):
     snapshot, cube = cd.store.newest(cube_url)
     cube = cube.load()
