@@ -8,7 +8,7 @@ fresh process with two threads (`memory`).
 
 A network of pairs takes one pair in a task and the same for each, so by default it is
 given one pair of the 60, and the autoencoder, which slides over the dates and is slow,
-four dates and a smaller cube of a sixteenth; ``--all-pairs`` gives them all.
+four dates; ``--all-pairs`` gives them all.
 """
 
 import functools
@@ -48,8 +48,6 @@ FEW_DATES = 2
 """Of the cube that networks of pairs are given: one pair."""
 SLOW = {"autoencoder": 4}
 """Dates of the cube that slow networks of stacks are given, the fewest there can be."""
-SHARE = {"autoencoder": 4}
-"""How many times fewer pixels a side the smaller cube has; 2 for the others."""
 
 Made = Callable[[int, int], Path]
 """``made(side, dates)``: a cube."""
@@ -122,8 +120,7 @@ def measure(
 ) -> Iterator[Row]:
     """What `correct` with one network takes on both cubes, and their ratio."""
     peaks = []
-    share = SHARE.get(label, 2)
-    for side in (2 * sizes.size // share, 2 * sizes.size):
+    for side in (sizes.size, 2 * sizes.size):
         with copied(made(side, dates)) as url:
             ran = run_step("correct", url, model)
             corrected = corrected_pairs(url)
@@ -138,8 +135,7 @@ def measure(
         case = f"{side} x {side} x {dates - 1}"
         for metric, (value, unit) in numbers.items():
             yield Row(case, label, metric, float(value), unit)
-    case = f"area x {share**2}"
-    yield Row(case, label, "ratio of peaks", peaks[1] / peaks[0], "1")
+    yield Row("area x 4", label, "ratio of peaks", peaks[1] / peaks[0], "1")
 
 
 def corrected_pairs(url: Path) -> int:
