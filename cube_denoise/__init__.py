@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from cube_denoise.export import export_geotiff
     from cube_denoise.ingest import ingest, ingest_dataset
     from cube_denoise.invert import invert
-    from cube_denoise.mintpy_export import export_mintpy
     from cube_denoise.joining.frames import read_frames
     from cube_denoise.joining.ground_files import read_ground
     from cube_denoise.joining.join import join
+    from cube_denoise.mintpy_export import export_mintpy
     from cube_denoise.models.zoo import load_model
     from cube_denoise.pipeline import run
     from cube_denoise.point_series import point_series
