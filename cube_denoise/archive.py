@@ -10,6 +10,7 @@ a killed one did not list is listed by the next. Readers take what is in ``items
 import logging
 import posixpath
 import re
+import time
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ COLLECTION, ITEMS, CUBES = "collection.json", "items", "cubes"
 KIND = "archive of frames"
 MEDIA_TYPE = "application/vnd.zarr+icechunk"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+MADE_WAITS = (0.0, 0.1, 0.3, 0.6)
+"""Seconds before each further look for the collection of a place that holds something:
+some object stores show a new or replaced object in a listing before they give it."""
 READERS = 16
 """Objects read at once."""
 EXTENSIONS = [
@@ -194,8 +198,11 @@ def _checked(objects: JsonObjects) -> bool:
     if path is not None and path.is_file():
         raise ValueError(f"archive={url!r} is a file and must be a folder")
     found = objects.read(COLLECTION)
-    if found is None and not objects.is_empty():
-        found = objects.read(COLLECTION)  # another has made it meanwhile, before items
+    for wait in MADE_WAITS:  # another may be making it, or just be replacing it
+        if found is not None or objects.is_empty():
+            break
+        time.sleep(wait)
+        found = objects.read(COLLECTION)
     if found is not None:
         kind = found.data.get(_OWN + "kind")
         if found.data.get("type") == "Collection" and kind == KIND:

@@ -7,7 +7,6 @@ turns at a lock on the folder, which the kernel lets go when its holder dies.
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cube_denoise import places
+from cube_denoise.processes import turn_in
 
 ATTEMPTS = 50
 """How often a change starts over because another writer was quicker."""
@@ -94,7 +94,8 @@ class JsonObjects:
         content = _content(data)
         if self._folder:
             path = self._folder / name
-            with _turn(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with turn_in(path.parent):
                 now = self._read(name)
                 if (now and now[1]) != (before and before.mark):
                     raise ObjectChangedError(str(path))
@@ -230,20 +231,3 @@ def _replace(path: Path, content: bytes) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-@contextmanager
-def _turn(folder: Path) -> Iterator[None]:
-    """Wait for one's turn to write in a folder, which is made."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # Windows: one writer at a time is up to the user
-        yield
-        return
-    held = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(held)

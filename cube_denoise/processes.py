@@ -2,6 +2,8 @@
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -60,3 +62,22 @@ def _stat(pid: int) -> list[str]:
     except OSError:
         return []
     return text.rpartition(")")[2].split()
+
+
+@contextmanager
+def turn_in(folder: Path) -> Iterator[None]:
+    """Wait for one's turn to write in a folder that is there.
+
+    The kernel lets the lock go when its holder dies.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows: one writer at a time is up to the user
+        yield
+        return
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)

@@ -310,6 +310,12 @@ def test_frames_that_share_nothing_are_refused(scene, joined):
     join(frames, ground=Stations(scene.stations))
 
 
+def test_north_needs_both_sides(scene):
+    frames = [f for f in frames_of(scene) if f.name.startswith("001A")]
+    with pytest.raises(ValueError, match="north=True needs ascending and descending"):
+        join(frames, ground=Stations(scene.stations), north=True)
+
+
 def turned(frame, *names):
     class Turned:
         def read(self, window):

@@ -1,7 +1,6 @@
 """Join frames: one velocity with its components and their covariance."""
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +8,8 @@ from typing import Any
 import xarray as xr
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
-from odc.geo.geom import BoundingBox
 
+from cube_denoise.grid import regular_grid
 from cube_denoise.joining.checks import check_frames
 from cube_denoise.joining.decompose import (
     EAST,
@@ -124,6 +123,11 @@ def join(
         )
     components: tuple[str, ...] = (EAST, NORTH, UP) if north else (EAST, UP)
     if len(set(sides(summaries))) == 1:
+        if north:
+            raise ValueError(
+                f"{north=} needs ascending and descending frames: those given see the "
+                "ground from one side, and give the velocity along their look alone"
+            )
         components = (LOS,)
     found_ties = ties(offsets)
     plan = Plan(tuple(frames), offsets, grid, ground, components, max_condition)
@@ -143,34 +147,28 @@ def product_grid(
     resolution: float | None = None,
     bbox: tuple[float, float, float, float] | None = None,
 ) -> GeoBox:
-    """Grid of the product; its pixel edges are multiples of the resolution."""
-    first = min(frames, key=lambda f: f.name).grid
-    try:
-        target = CRS(first.crs if crs is None else crs)
-    except Exception:
-        raise ValueError(f"{crs=} is unknown: give a code such as EPSG:32637") from None
-    if resolution is None:
-        if first.crs != target:
-            raise ValueError(
-                f"resolution=None with {crs=}: give the pixel size in units of that CRS"
-            )
-        resolution = float(f"{abs(first.affine.a):.{_DIGITS}g}")
-    if not resolution > 0:
-        raise ValueError(f"{resolution=} must be positive")
-    boxes = [bounds_of(f.grid, target) for f in frames]
-    left, bottom = (min(b[k] for b in boxes) for k in (0, 1))
-    right, top = (max(b[k] for b in boxes) for k in (2, 3))
-    if bbox is not None:
-        west, south, east, north = bbox if len(bbox) == 4 else (math.nan,) * 4
-        if not (-360 <= west < east <= 360 and -90 <= south < north <= 90):
-            raise ValueError(f"{bbox=} must be (west, south, east, north) in degrees")
-        wanted = BoundingBox(west, south, east, north, "EPSG:4326").to_crs(target)
-        left, bottom = max(left, wanted.left), max(bottom, wanted.bottom)
-        right, top = min(right, wanted.right), min(top, wanted.top)
-        if left >= right or bottom >= top:
-            raise ValueError(f"{bbox=} does not overlap any of the frames")
-    return GeoBox.from_bbox(
-        (left, bottom, right, top), target, resolution=resolution, tol=1e-3
+    """Grid of the product, of all frames or within `bbox`.
+
+    Parameters
+    ----------
+    frames : sequence of frames.Frame
+    crs, resolution, bbox
+        See `join`.
+
+    Returns
+    -------
+    odc.geo.geobox.GeoBox
+        North up; pixel edges are multiples of the resolution (`grid.regular_grid`).
+    """
+    grids = [f.grid for f in sorted(frames, key=lambda f: f.name)]
+    if resolution is None and crs is None:
+        resolution = float(f"{abs(grids[0].affine.a):.{_DIGITS}g}")
+    return regular_grid(
+        ((str(g.crs), (g.shape.y, g.shape.x), tuple(g.affine)[:6]) for g in grids),
+        crs=crs,
+        resolution=resolution,
+        bbox=bbox,
+        anchored=True,
     )
 
 

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import xarray as xr
 
 from cube_denoise import places
 from cube_denoise.places import local_path
+from cube_denoise.processes import turn_in
 from cube_denoise.store.answers import CubeError, SteadyStore, brief, steadily
 from cube_denoise.store.owners import is_hidden
 from cube_denoise.store.shards import quick_reading
@@ -247,17 +247,8 @@ def moving(url: str | Path) -> Iterator[None]:
     if path is None:
         yield
         return
-    try:
-        import fcntl
-    except ImportError:  # Windows: one writer at a time is up to the user
+    with turn_in(path):
         yield
-        return
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
 
 
 def move_branch(
