@@ -35,9 +35,8 @@ COLLECTION, ITEMS, CUBES = "collection.json", "items", "cubes"
 KIND = "archive of frames"
 MEDIA_TYPE = "application/vnd.zarr+icechunk"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-MADE_WAITS = (0.0, 0.1, 0.3, 0.6)
-"""Seconds before each further look for the collection of a place that holds something:
-some object stores show a new or replaced object in a listing before they give it."""
+MADE_WAITS = (0.02, 0.1, 0.3, 0.0)
+"""Seconds after each look for the collection of a place that holds something else."""
 READERS = 16
 """Objects read at once."""
 EXTENSIONS = [
@@ -197,20 +196,17 @@ def _checked(objects: JsonObjects) -> bool:
     path = places.local_path(objects.url)
     if path is not None and path.is_file():
         raise ValueError(f"archive={url!r} is a file and must be a folder")
-    found = objects.read(COLLECTION)
-    for wait in MADE_WAITS:  # another may be making it, or just be replacing it
-        if found is not None or objects.is_empty():
-            break
-        time.sleep(wait)
+    for wait in MADE_WAITS:
         found = objects.read(COLLECTION)
-    if found is not None:
-        kind = found.data.get(_OWN + "kind")
-        if found.data.get("type") == "Collection" and kind == KIND:
-            return True
-        what = f"{found.data.get('type')} {found.data.get('id')!r}"
-        raise ValueError(f"archive={url!r} holds the STAC {what}, no {KIND}")
-    if objects.is_empty():
-        return False
+        if found is not None:
+            kind = found.data.get(_OWN + "kind")
+            if found.data.get("type") == "Collection" and kind == KIND:
+                return True
+            what = f"{found.data.get('type')} {found.data.get('id')!r}"
+            raise ValueError(f"archive={url!r} holds the STAC {what}, no {KIND}")
+        if objects.is_empty():
+            return False
+        time.sleep(wait)  # another may just be making it
     cube = store.exists(objects.url)
     raise ValueError(
         f"archive={url!r} "
