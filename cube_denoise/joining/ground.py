@@ -13,6 +13,8 @@ from typing import Protocol
 import numpy as np
 import xarray as xr
 from scipy.interpolate import RBFInterpolator
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from cube_denoise.evaluate.gnss import COMPONENTS, STATION
@@ -28,6 +30,14 @@ FOLDS = 10
 MANY = 500
 """Stations above which the spline at a place is of the `NEIGHBOURS` next to it."""
 NEIGHBOURS = 50
+TOGETHER = 1.0
+"""km: stations closer than that are one."""
+REACH = 300.0
+"""km around frames from which stations are taken; see `Stations.near`."""
+KILOMETRES_PER_DEGREE = 111.32
+"""Of latitude."""
+LEAST_STD = 1e-5
+"""m/yr, of a station, where stations are weighed against each other."""
 EARTH_RADIUS = 6_371_000.0
 """m"""
 
@@ -45,17 +55,57 @@ class Ground(Protocol):
         """Points to tie frames to, within west, south, east, north in degrees."""
         ...
 
+    def near(self, bounds: tuple[float, ...]) -> "Ground":
+        """What of it matters within west, south, east, north in degrees."""
+        ...
+
 
 @dataclass(frozen=True)
 class Stations:
-    """GNSS stations; between them a thin-plate spline of the horizontal components."""
+    """GNSS stations; between them a thin-plate spline of the horizontal components.
+
+    Stations within `TOGETHER` of each other are taken as one with the weighted mean of
+    their velocities, so that no gradient is made of their errors.
+
+    Raises
+    ------
+    ValueError
+        If fewer than three are left, or all are on a line.
+    """
 
     velocities: xr.Dataset
     """The layout of this module."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "velocities", self._merged())
+        places = self._places - self._places.mean(0)
+        number = len(places)
+        if number < 3 or np.linalg.matrix_rank(places, tol=TOGETHER) < 2:
+            line = " on one line" if number > 2 else ""
+            raise ValueError(
+                f"GNSS stations are at {number} places{line}: give three or more that "
+                f"are {TOGETHER:g} km apart, not all on one line"
+            )
+
     def points(self, bounds: tuple[float, ...]) -> xr.Dataset:
         """See `Ground`."""
         return _within(self.velocities, bounds)
+
+    def near(self, bounds: tuple[float, ...]) -> "Stations":
+        """Stations within `REACH`, and no fewer than the `NEIGHBOURS` next.
+
+        What stations elsewhere do, and how well they tell each other, is of no matter.
+        """
+        west, south, east, north = bounds
+        lon, lat = (self.velocities[n].values for n in ("longitude", "latitude"))
+        shrink = math.cos(math.radians((south + north) / 2))
+        beside = _turned(lon - (west + east) / 2)
+        away = np.maximum(np.abs(beside) - (east - west) / 2, 0) * shrink
+        beyond = np.maximum(np.maximum(south - lat, lat - north), 0)
+        distance = KILOMETRES_PER_DEGREE * np.hypot(away, beyond)
+        least = np.sort(distance)[min(NEIGHBOURS, distance.size) - 1]
+        kept = distance <= max(REACH, least)
+        return Stations(self.velocities.isel({STATION: kept}))
 
     def at(
         self, longitude: np.ndarray, latitude: np.ndarray
@@ -79,10 +129,31 @@ class Stations:
         std[:, :2] = np.sqrt(variance)
         return values.reshape(*shape, 3), std.reshape(*shape, 3)
 
+    def _merged(self) -> xr.Dataset:
+        """Stations, those within `TOGETHER` as one."""
+        found = self.velocities
+        near = cKDTree(self._kilometres(*_degrees(found))).query_pairs(TOGETHER)
+        if not near:
+            return found
+        a, b = np.array(sorted(near)).T
+        count = found.sizes[STATION]
+        graph = coo_array((np.ones(a.size), (a, b)), shape=(count, count))
+        _, label = connected_components(graph, directed=False)
+        _, first = np.unique(label, return_index=True)
+        merged = found.isel({STATION: np.sort(first)}).copy(deep=True)
+        for k, leader in enumerate(np.sort(first)):
+            mine = label == label[leader]
+            for name in COMPONENTS:
+                std = np.maximum(found[f"{name}_std"].values[mine], LEAST_STD)
+                weights = std**-2
+                mean = np.average(found[name].values[mine], weights=weights)
+                merged[name].values[k] = mean
+                merged[f"{name}_std"].values[k] = weights.sum() ** -0.5
+        return merged
+
     @cached_property
     def _places(self) -> np.ndarray:
-        lon, lat = (self.velocities[n].values for n in ("longitude", "latitude"))
-        return self._kilometres(lon, lat)
+        return self._kilometres(*_degrees(self.velocities))
 
     @cached_property
     def _horizontal(self) -> np.ndarray:
@@ -128,9 +199,23 @@ class Stations:
         return np.concatenate(squares).mean(0) if squares else np.zeros(2)
 
     def _kilometres(self, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
-        centre = float(np.mean(self.velocities["latitude"].values))
-        shrink = math.cos(math.radians(centre))
-        return np.stack([lon * shrink, lat], -1) * 111.32
+        """East and north on a map about the middle of the stations."""
+        longitudes, latitudes = _degrees(self.velocities)
+        shrink = math.cos(math.radians(float(np.mean(latitudes))))
+        around = np.exp(1j * np.radians(longitudes)).mean()
+        middle = math.degrees(math.atan2(around.imag, around.real))
+        return (
+            np.stack([_turned(lon - middle) * shrink, lat], -1) * KILOMETRES_PER_DEGREE
+        )
+
+
+def _degrees(points: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    return points["longitude"].values, points["latitude"].values
+
+
+def _turned(longitude: np.ndarray) -> np.ndarray:
+    """Longitudes between -180 and 180 degrees."""
+    return (longitude + 180.0) % 360.0 - 180.0
 
 
 @dataclass(frozen=True)
@@ -145,6 +230,10 @@ class Field:
     def points(self, bounds: tuple[float, ...]) -> xr.Dataset:
         """See `Ground`: one point every `SPACING`."""
         return _within(_grid_points(self, _overlap(bounds, self._bounds)), bounds)
+
+    def near(self, bounds: tuple[float, ...]) -> "Field":
+        """See `Ground`: all of it."""
+        return self
 
     @property
     def _bounds(self) -> tuple[float, ...]:
@@ -182,6 +271,10 @@ class Plate:
         """See `Ground`: one point every `SPACING`."""
         return _grid_points(self, bounds)
 
+    def near(self, bounds: tuple[float, ...]) -> "Plate":
+        """See `Ground`: all of it."""
+        return self
+
     def at(
         self, longitude: np.ndarray, latitude: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -201,7 +294,7 @@ class Plate:
 def _grid_points(ground: Ground, bounds: tuple[float, ...]) -> xr.Dataset:
     """Points every `SPACING` on a lattice anchored at 0, with the ground's velocity."""
     west, south, east, north = bounds
-    dy = SPACING / 111.32
+    dy = SPACING / KILOMETRES_PER_DEGREE
     dx = dy / math.cos(math.radians((south + north) / 2))
     lon = np.arange(math.ceil(west / dx), math.floor(east / dx) + 1) * dx
     lat = np.arange(math.ceil(south / dy), math.floor(north / dy) + 1) * dy

@@ -1,6 +1,7 @@
 """Read velocities of the ground: CSV, MIDAS tables, grids; plates from text."""
 
 import csv
+import logging
 import math
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import xarray as xr
 from cube_denoise.evaluate.gnss import COMPONENTS, STATION
 from cube_denoise.joining.frames import METRES, MILLIMETRES
 from cube_denoise.joining.ground import UP_STD, Field, Ground, Plate, Stations, layout
+
+log = logging.getLogger(__name__)
 
 FIELD_STD = 1e-3
 """m/yr, of a field that does not tell its own."""
@@ -73,7 +76,10 @@ def read_ground(
             f"gnss={text!r} has {found.sizes[STATION]} stations: it must have "
             f"{FEWEST} or more"
         )
-    return Stations(found)
+    try:
+        return Stations(found)
+    except ValueError as error:
+        raise ValueError(f"gnss={text!r}: {error}") from None
 
 
 def _plate(text: str) -> Plate:
@@ -149,8 +155,7 @@ def _midas(path: Path) -> xr.Dataset:
         except ValueError as error:
             raise ValueError(f"gnss={str(path)!r}, line {number}: {error}") from None
     table = np.array(rows).reshape(-1, 8)
-    lon = (table[:, 7] + 180) % 360 - 180
-    return _table(lon, table[:, 6], list(table.T[:3]), list(table.T[3:6]))
+    return _table(table[:, 7], table[:, 6], list(table.T[:3]), list(table.T[3:6]))
 
 
 def _table(
@@ -162,10 +167,19 @@ def _table(
     stds = [np.where(np.isnan(s), FIELD_STD, s) for s in stds]
     values = [*values[:2], np.where(unknown, 0.0, up)]
     stds[2] = np.where(unknown, UP_STD, np.where(np.isnan(up_std), UP_STD, up_std))
+    lon = (lon + 180) % 360 - 180
     place = np.isfinite(lon) & np.isfinite(lat)
-    return layout(
+    found = layout(
         lon[place], lat[place], np.stack(values, -1)[place], np.stack(stds, -1)[place]
     )
+    if found.sizes[STATION] < lon.size:
+        log.warning(
+            "%d of %d GNSS stations have no place, no east or no north, and are left "
+            "out",
+            lon.size - found.sizes[STATION],
+            lon.size,
+        )
+    return found
 
 
 def _field(text: str, unit: str | None) -> Field:
@@ -197,5 +211,7 @@ def _field(text: str, unit: str | None) -> Field:
             )
         told = plane.attrs.get("units") or unit
         maps[name] = plane.drop_attrs() * _metres(told, f"gnss={text!r}: {path}")
-    both = xr.Dataset(maps).sortby(["longitude", "latitude"])
+    both = xr.Dataset(maps)
+    both["longitude"] = (both["longitude"] + 180) % 360 - 180
+    both = both.sortby(["longitude", "latitude"])
     return Field(both.transpose("latitude", "longitude"), FIELD_STD)

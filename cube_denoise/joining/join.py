@@ -21,7 +21,7 @@ from cube_denoise.joining.decompose import (
 from cube_denoise.joining.equations import sides
 from cube_denoise.joining.frames import Frame
 from cube_denoise.joining.ground import Ground
-from cube_denoise.joining.lattice import CELL, POSTING, Lattice, summarise
+from cube_denoise.joining.lattice import CELL, POSTING, Lattice, extent, summarise
 from cube_denoise.joining.mosaic import Plan, bounds_of, product_of
 from cube_denoise.joining.offsets import Offsets, solve_offsets
 from cube_denoise.joining.seams import Seam, Tie, seams, ties
@@ -114,6 +114,8 @@ def join(
         for frame in frames:
             summaries.append(summarise(frame, lattice))
             advance(1)
+    if ground is not None:
+        ground = ground.near(extent(summaries, lattice))
     check_frames(summaries, lattice, ground)
     offsets = solve_offsets(summaries, lattice, ground=ground, order=order)
     if ground is None and len(frames) > 1:
