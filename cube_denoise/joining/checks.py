@@ -7,7 +7,14 @@ import numpy as np
 
 from cube_denoise.joining.equations import sides
 from cube_denoise.joining.ground import Ground
-from cube_denoise.joining.lattice import Basis, Lattice, Summary, common, extent
+from cube_denoise.joining.lattice import (
+    Basis,
+    Lattice,
+    Summary,
+    common,
+    extent,
+    meeting,
+)
 from cube_denoise.joining.offsets import RAMP_STD
 
 SQUARES = 50
@@ -51,10 +58,9 @@ def check_frames(
                 f"{summary.look[:, 0].mean():.2f}): the look vectors of one are turned "
                 "round"
             )
-    for a, one in enumerate(summaries):
-        for b in range(a + 1, len(summaries)):
-            if side[a] == side[b]:
-                _check_pair(one, summaries[b], lattice)
+    for a, b in meeting(summaries, lattice):
+        if side[a] == side[b]:
+            _check_pair(summaries[a], summaries[b], lattice)
     if ground is not None:
         for summary in summaries:
             _check_looks(summary, lattice, ground)

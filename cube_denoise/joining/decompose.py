@@ -6,7 +6,11 @@ pixels' own noise, of the offsets (shared by pixels, and correlated between fram
 of the north velocity that is taken from elsewhere:
 
 .. math:: S = diag(\sigma^2) + B C B^T + \sigma_n^2 l_n l_n^T, \qquad
-    Q = (G^T S^{-1} G)^{-1}, \quad (u_e, u_u) = Q G^T S^{-1} (y - l_n u_n)
+    A = (G^T S^{-1} G)^{-1} G^T S^{-1}, \quad (u_e, u_u) = A (y - l_n u_n)
+
+Frames of one track are of the same acquisitions, so that their pixels may have the same
+noise: with E, of :math:`\sigma_i \sigma_j` for frames of one track, the covariance that
+is told is :math:`A (S + E) A^T`. A second frame of a track makes no pixel surer.
 """
 
 import math
@@ -39,6 +43,8 @@ class Seen:
     """Shape (frames, 3, y, x)."""
     basis: np.ndarray
     """Shape (frames, y, x, coefficients of a frame)."""
+    track: np.ndarray
+    """Of each frame, text."""
 
 
 @dataclass(frozen=True)
@@ -157,8 +163,11 @@ def seen_by(
             parts.append((velocity, maps["velocity_std"] ** 2, look, basis))
     if not found:
         return [], None
-    stacked = (np.stack(p).astype("float64") for p in zip(*parts, strict=True))
-    return found, Seen(*stacked)
+    velocity, variance, look, basis = (
+        np.stack(p).astype("float64") for p in zip(*parts, strict=True)
+    )
+    track = np.array([frames[k].track for k in found])
+    return found, Seen(velocity, variance, look, basis, track)
 
 
 def decompose(
@@ -198,13 +207,13 @@ def decompose(
     condition = np.full(flat, np.nan)
     there = np.isfinite(seen.velocity).reshape(n, flat)
     patterns, inverse = np.unique(
-        (there * (1 << np.arange(n))[:, None]).sum(0), return_inverse=True
+        np.packbits(there, axis=0), axis=1, return_inverse=True
     )
     shifted = None
     if north is not None:
         shifted = north[0].ravel(), north[1].ravel() ** 2
-    for number, pattern in enumerate(patterns):
-        used = np.flatnonzero(int(pattern) >> np.arange(n) & 1)
+    for number, pattern in enumerate(patterns.T):
+        used = np.flatnonzero(np.unpackbits(pattern, count=n))
         at = np.flatnonzero(inverse == number)
         if not used.size:
             continue
@@ -216,12 +225,13 @@ def decompose(
             seen.look.reshape(n, 3, flat)[used][:, :, at].transpose(2, 0, 1),
             seen.basis.reshape(n, flat, size)[used][:, at].transpose(1, 0, 2),
             covariance[np.ix_(wanted, wanted)],
+            seen.track[used],
             None if shifted is None else (shifted[0][at], shifted[1][at]),
         )
         solve = _along_look if tuple(components) == (LOS,) else _east_up
-        found, errors, cond = solve(part, max_condition)
+        found, errors, gain, cond = solve(part, max_condition)
         if NORTH in components:
-            found, errors = _with_north(part, found, errors)
+            found, errors = _with_north(part, found, errors, gain)
         upper = np.triu_indices(len(components))
         values[:, at] = found.T
         spread[:, at] = errors[:, upper[0], upper[1]].T
@@ -249,6 +259,7 @@ class _Pixels:
     """Shape (pixels, frames, coefficients of a frame)."""
     covariance: np.ndarray
     """Of the coefficients of these frames."""
+    track: np.ndarray
     north: tuple[np.ndarray, np.ndarray] | None
     """Velocity and variance, shape (pixels,)."""
 
@@ -263,6 +274,19 @@ class _Pixels:
             found += self.north[1][:, None, None] * looks[:, :, None] * looks[:, None]
         return found
 
+    def told(self, spread: np.ndarray, gain: np.ndarray) -> np.ndarray:
+        """Covariance of components, with the noise that frames of a track share.
+
+        From that without, shape (pixels, components, components), and from A of the
+        module, (pixels, components, frames).
+        """
+        alike = self.track[:, None] == self.track
+        np.fill_diagonal(alike, False)
+        if not alike.any():
+            return spread
+        std = gain * np.sqrt(self.variance)[:, None]
+        return spread + np.einsum("pci,ij,pdj->pcd", std, alike.astype(float), std)
+
     def without_north(self) -> np.ndarray:
         """Velocities less the north part, shape (pixels, frames)."""
         if self.north is None:
@@ -272,8 +296,8 @@ class _Pixels:
 
 def _east_up(
     part: _Pixels, max_condition: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """East and up, their covariance, and the condition of the looks."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """East and up, their covariance, A of the module, the looks' condition."""
     pixels, frames = part.velocity.shape
     design = part.look[:, :, (0, 2)]
     condition = np.full(pixels, np.inf)
@@ -283,36 +307,37 @@ def _east_up(
             condition = singular[:, 0] / singular[:, 1]
     good = condition <= max_condition
     values, spread = np.full((pixels, 2), np.nan), np.full((pixels, 2, 2), np.nan)
+    gain = np.full((pixels, 2, frames), np.nan)
     if good.any():
         g = design[good]
         weighted = np.linalg.solve(part.errors()[good], g)
         spread[good] = np.linalg.inv(np.einsum("pij,pik->pjk", weighted, g))
         right = np.einsum("pij,pi->pj", weighted, part.without_north()[good])
         values[good] = np.einsum("pjk,pk->pj", spread[good], right)
-    return values, spread, condition
+        gain[good] = np.einsum("pjk,pik->pji", spread[good], weighted)
+    return values, part.told(spread, gain), gain, condition
 
 
 def _along_look(
     part: _Pixels, max_condition: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Weighted mean of frames of one side."""
     pixels, frames = part.velocity.shape
     ones = np.ones((pixels, frames, 1))
     weighted = np.linalg.solve(part.errors(), ones)
-    spread = 1 / weighted.sum(1)
-    values = spread * (weighted[:, :, 0] * part.velocity).sum(1, keepdims=True)
-    return values, spread[:, :, None], np.ones(pixels)
+    spread = 1 / weighted.sum(1, keepdims=True)
+    gain = (spread * weighted).transpose(0, 2, 1)
+    values = (gain[:, 0] * part.velocity).sum(1, keepdims=True)
+    return values, part.told(spread, gain), gain, np.ones(pixels)
 
 
 def _with_north(
-    part: _Pixels, values: np.ndarray, spread: np.ndarray
+    part: _Pixels, values: np.ndarray, spread: np.ndarray, gain: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """East, north, up and their covariance, with the north that was given."""
     assert part.north is not None
     north, variance = part.north
-    design = part.look[:, :, (0, 2)]
-    weighted = np.linalg.solve(part.errors(), design)
-    pull = np.einsum("pjk,pik,pi->pj", spread, weighted, part.look[:, :, 1])
+    pull = np.einsum("pji,pi->pj", gain, part.look[:, :, 1])
     shared = -pull * variance[:, None]
     whole = np.empty((len(north), 3, 3))
     whole[:, ::2, ::2] = spread

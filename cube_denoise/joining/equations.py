@@ -10,6 +10,10 @@ ground's velocity u along its look vector, its own offset (and ramp) :math:`p_f`
 * At points whose velocity g is known, :math:`y_f - l_f \cdot g = B_f p_f + e_f - l_f
   \cdot e_g`, where all frames share the error of the point.
 
+Frames of one track are of the same acquisitions, and where they overlap most of their
+noise is the same: what they differ by tells little of the noise of frames of different
+tracks, and is kept apart from it.
+
 So horizontal motion, seen under the angles that change along and between swaths, is
 taken out with the look vectors of every place, and does not become a ramp.
 """
@@ -17,13 +21,21 @@ taken out with the look vectors of every place, and does not become a ramp.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import xarray as xr
 
 from cube_denoise.evaluate.gnss import COMPONENTS, STATION
 from cube_denoise.joining.ground import Ground
-from cube_denoise.joining.lattice import Basis, Lattice, Summary, common, extent
+from cube_denoise.joining.lattice import (
+    Basis,
+    Lattice,
+    Summary,
+    common,
+    extent,
+    meeting,
+)
 
 UNKNOWN = np.diag([0.03, 0.03, 0.01]) ** 2
 """(m/yr)^2: covariance of east, north, up of ground of which nothing is known."""
@@ -38,18 +50,29 @@ TIE_SQUARES = 1
 """Squares beside the one that holds a point whose mean is compared with it."""
 
 
+TIES, OVERLAPS, TRACKS = "ties", "overlaps", "tracks"
+"""Kinds of equations: at a point, between frames of different tracks, of one track."""
+
+
 @dataclass(frozen=True)
 class Rows:
-    """Equations of one cell or point: ``values = design @ coefficients + error``."""
+    """Equations of one kind, cell or point.
 
+    ``values = design @ coefficients[columns] + error``.
+    """
+
+    kind: str
+    """`TIES`, `OVERLAPS` or `TRACKS`."""
     frames: tuple[int, ...]
     """Frames whose noise is in it, by position."""
     pairs: tuple[tuple[int, int], ...]
     """Frames that each equation compares; (f, -1): a frame and a point."""
     values: np.ndarray
     """m/yr, shape (equations,)."""
+    columns: np.ndarray
+    """Positions of the coefficients of `frames` among all."""
     design: np.ndarray
-    """Shape (equations, coefficients of all frames)."""
+    """Shape (equations, columns)."""
     mixing: np.ndarray
     """What of the noise of `frames` is in each equation, shape (equations, frames)."""
     noise: np.ndarray
@@ -64,7 +87,11 @@ class Rows:
     @property
     def is_tie(self) -> bool:
         """Whether these are of a point."""
-        return self.pairs[0][1] < 0
+        return self.kind == TIES
+
+    def residual(self, coefficients: np.ndarray) -> np.ndarray:
+        """What coefficients of all frames leave, m/yr."""
+        return self.values - self.design @ coefficients[self.columns]
 
     def covariance(self, factor: float) -> np.ndarray:
         """Of the errors, with the noise times a factor."""
@@ -85,20 +112,25 @@ def overlap_rows(
 ) -> list[Rows]:
     """Differences in every cell that frames of one side share, cell by cell."""
     side = sides(summaries)
+    track = [s.frame.track for s in summaries]
     cells: dict[int, list[_Shared]] = defaultdict(list)
-    for a, one in enumerate(summaries):
-        for b in range(a + 1, len(summaries)):
-            if side[a] != side[b] or not _near(one, summaries[b]):
-                continue
-            first, second = common(one, summaries[b])
-            owner = lattice.cells(one.keys[first])
-            order = np.argsort(owner, kind="stable")
-            cuts = np.flatnonzero(np.diff(owner[order])) + 1
-            for group in np.split(order, cuts) if order.size else ():
-                if group.size >= FEWEST:
-                    shared = _Shared(a, b, first[group], second[group])
-                    cells[int(owner[group[0]])].append(shared)
-    trees = [_tree(cells[cell]) for cell in sorted(cells)]
+    for a, b in meeting(summaries, lattice):
+        if side[a] != side[b]:
+            continue
+        first, second = common(summaries[a], summaries[b])
+        owner = lattice.cells(summaries[a].keys[first])
+        order = np.argsort(owner, kind="stable")
+        cuts = np.flatnonzero(np.diff(owner[order])) + 1
+        kind = TRACKS if track[a] == track[b] else OVERLAPS
+        for group in np.split(order, cuts) if order.size else ():
+            if group.size >= FEWEST:
+                shared = _Shared(kind, a, b, first[group], second[group])
+                cells[int(owner[group[0]])].append(shared)
+    trees = [
+        list(part)
+        for cell in sorted(cells)
+        for _, part in groupby(_tree(cells[cell]), key=lambda s: s.kind)
+    ]
     places = np.array([_middle(t, summaries, lattice) for t in trees]).reshape(-1, 2)
     known, covariance = _known(lattice, places, ground)
     return [
@@ -111,21 +143,18 @@ def overlap_rows(
 class _Shared:
     """Squares of one cell that two frames share, by position in each."""
 
+    kind: str
     a: int
     b: int
     first: np.ndarray
     second: np.ndarray
 
 
-def _near(one: Summary, other: Summary) -> bool:
-    """Whether the rows of squares of two frames meet: a quick no."""
-    return bool(one.keys[0] <= other.keys[-1] and other.keys[0] <= one.keys[-1])
-
-
 def _tree(shared: list[_Shared]) -> list[_Shared]:
-    """Pairs that link all frames of a cell without a loop, those that share most first.
+    """Pairs that link all frames of a cell without a loop.
 
-    A loop would tell nothing new but for the squares that not all share.
+    Those of one track come first, then those that share most. A loop would tell nothing
+    new but for the squares that not all share.
     """
     root: dict[int, int] = {}
 
@@ -135,7 +164,9 @@ def _tree(shared: list[_Shared]) -> list[_Shared]:
         return k
 
     kept = []
-    for pair in sorted(shared, key=lambda s: (-s.first.size, s.a, s.b)):
+    for pair in sorted(
+        shared, key=lambda s: (s.kind != TRACKS, -s.first.size, s.a, s.b)
+    ):
         one, other = find(pair.a), find(pair.b)
         if one != other:
             root[one] = other
@@ -160,8 +191,8 @@ def _cell_rows(
     covariance: np.ndarray,
 ) -> Rows:
     frames = tuple(sorted({f for s in shared for f in (s.a, s.b)}))
-    starts = np.cumsum([0, *(b.size for b in bases)])
-    values, design = np.empty(len(shared)), np.zeros((len(shared), starts[-1]))
+    size = bases[0].size
+    values, design = np.empty(len(shared)), np.zeros((len(shared), size * len(frames)))
     mixing, apart = np.zeros((len(shared), len(frames))), np.zeros((len(shared), 3))
     noise: dict[int, list[float]] = defaultdict(list)
     for k, pair in enumerate(shared):
@@ -171,13 +202,17 @@ def _cell_rows(
             x, y = bases[f].lattice.centres(s.keys[at])
             values[k] += sign * s.velocity[at].mean()
             apart[k] += sign * s.look[at].mean(0)
-            design[k, starts[f] : starts[f + 1]] = sign * bases[f](x, y).mean(0)
-            mixing[k, frames.index(f)] = sign
+            number = frames.index(f)
+            part = slice(number * size, (number + 1) * size)
+            design[k, part] = sign * bases[f](x, y).mean(0)
+            mixing[k, number] = sign
             noise[f].append(float(s.variance[at].mean()))
     return Rows(
+        shared[0].kind,
         frames,
         tuple((s.a, s.b) for s in shared),
         values - apart @ known,
+        _columns(frames, size),
         design,
         mixing,
         np.array([np.mean(noise[f]) for f in frames]),
@@ -237,23 +272,30 @@ def _point_rows(
     summaries: Sequence[Summary],
     bases: Sequence[Basis],
 ) -> Rows:
-    starts = np.cumsum([0, *(b.size for b in bases)])
-    design = np.zeros((len(found), starts[-1]))
+    size = bases[0].size
+    design = np.zeros((len(found), size * len(found)))
     look = np.stack([summaries[f].look[at].mean(0) for f, at in found])
     velocity = np.array([summaries[f].velocity[at].mean() for f, at in found])
     known = np.array([float(point[n]) for n in COMPONENTS])
     variance = np.array([float(point[f"{n}_std"]) ** 2 for n in COMPONENTS])
     for k, (f, at) in enumerate(found):
         x, y = bases[f].lattice.centres(summaries[f].keys[at])
-        design[k, starts[f] : starts[f + 1]] = bases[f](x, y).mean(0)
+        design[k, k * size : (k + 1) * size] = bases[f](x, y).mean(0)
     frames = tuple(f for f, _ in found)
     return Rows(
+        TIES,
         frames,
         tuple((f, -1) for f in frames),
         velocity - look @ known,
+        _columns(frames, size),
         design,
         np.eye(len(found)),
         np.array([summaries[f].variance[at].mean() for f, at in found]),
         (look * variance) @ look.T,
         where,
     )
+
+
+def _columns(frames: Sequence[int], size: int) -> np.ndarray:
+    """Positions of the coefficients of frames that have `size` each."""
+    return (np.array(frames)[:, None] * size + np.arange(size)).ravel()

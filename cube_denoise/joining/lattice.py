@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from odc.geo.crs import CRS
@@ -215,6 +216,17 @@ def common(one: Summary, other: Summary) -> tuple[np.ndarray, np.ndarray]:
         one.keys, other.keys, assume_unique=True, return_indices=True
     )
     return first, second
+
+
+def meeting(summaries: Sequence[Summary], lattice: Lattice) -> list[tuple[int, int]]:
+    """Pairs of frames, by position, that hold data in the same cell, in order."""
+    cells = [np.unique(lattice.cells(s.keys)) for s in summaries]
+    frame = np.repeat(np.arange(len(cells)), [c.size for c in cells])
+    cell = np.concatenate(cells)
+    order = np.lexsort((frame, cell))
+    cuts = np.flatnonzero(np.diff(cell[order])) + 1
+    groups = np.split(frame[order], cuts)
+    return sorted({p for g in groups for p in combinations(g.tolist(), 2)})
 
 
 def extent(summaries: Sequence[Summary], lattice: Lattice) -> tuple[float, ...]:

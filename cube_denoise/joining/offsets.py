@@ -3,9 +3,9 @@ r"""Offsets of frames, solved over all overlaps and ties at once.
 The generalised least-squares solution of the `equations` with the covariance of each
 cell and point is unique if a point ties every chain of frames; without points it is the
 solution of least norm. The noise of a cell is the standard deviation of its pixels,
-times a factor that the residuals tell, one of overlaps and one of ties; where a
-cell or point is off by more than `HUBER` times that (a sinking basin that no station
-saw, an unwrapping error), its noise is taken as larger (Huber's weights).
+times a factor that the residuals tell, one of each kind of equations; where a cell or
+point is off by more than `HUBER` times that (a sinking basin that no station saw, an
+unwrapping error), its noise is taken as larger (Huber's weights).
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,15 @@ from scipy.optimize import brentq
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from cube_denoise.joining.equations import Rows, overlap_rows, sides, tie_rows
+from cube_denoise.joining.equations import (
+    OVERLAPS,
+    TIES,
+    TRACKS,
+    Rows,
+    overlap_rows,
+    sides,
+    tie_rows,
+)
 from cube_denoise.joining.ground import Ground
 from cube_denoise.joining.lattice import Basis, Lattice, Summary
 
@@ -45,7 +53,7 @@ class Offsets:
     """Of all frames one after another: m/yr, and m/yr on 100 km."""
     covariance: np.ndarray
     factors: Mapping[str, float]
-    """On the variance of the noise, of ``overlaps`` and ``ties``."""
+    """On the variance of the noise, by kind of equations."""
     tied: bool
     """Whether stations or a plate fix the level; if not, it is of least norm."""
     rows: tuple[Rows, ...]
@@ -113,7 +121,7 @@ def solve_offsets(
     if ground is not None:
         rows += tie_rows(ordered, bases, lattice, ground)
     _check_linked(ordered, rows, tied=ground is not None)
-    factors = {"overlaps": 1.0, "ties": 1.0}
+    factors = dict.fromkeys((TIES, OVERLAPS, TRACKS), 1.0)
     prior = np.concatenate([[0.0] + [RAMP_STD**-2] * (b.size - 1) for b in bases])
     for _ in range(ROUNDS):
         coefficients, covariance = _solution(rows, factors, prior)
@@ -140,19 +148,13 @@ def _solution(
     """Coefficients and their covariance; of least norm where there are many."""
     normal, right = np.diag(prior), np.zeros(prior.size)
     for row in rows:
-        used = np.flatnonzero(row.design.any(0))
-        design = row.design[:, used]
-        weighted = np.linalg.solve(row.covariance(_factor(row, factors)), design)
-        normal[np.ix_(used, used)] += weighted.T @ design
-        right[used] += weighted.T @ row.values
+        weighted = np.linalg.solve(row.covariance(factors[row.kind]), row.design)
+        normal[np.ix_(row.columns, row.columns)] += weighted.T @ row.design
+        right[row.columns] += weighted.T @ row.values
     values, vectors = np.linalg.eigh(normal)
     kept = values > _SINGULAR * values[-1]
     covariance = (vectors[:, kept] / values[kept]) @ vectors[:, kept].T
     return covariance @ right, covariance
-
-
-def _factor(row: Rows, factors: Mapping[str, float]) -> float:
-    return factors["ties" if row.is_tie else "overlaps"]
 
 
 def _factors(
@@ -170,17 +172,16 @@ def _factors(
     """
     found = dict(before)
     for kind in before:
-        mine = [r for r in rows if r.is_tie == (kind == "ties")]
+        mine = [r for r in rows if r.kind == kind]
         if sum(r.values.size for r in mine) < FEWEST_ROWS:
             continue
         spent = 0.0
         for row in mine:
-            used = np.flatnonzero(row.design.any(0))
-            design = row.design[:, used]
-            error = design @ covariance[np.ix_(used, used)] @ design.T
+            error = row.design @ covariance[np.ix_(row.columns, row.columns)]
+            error = error @ row.design.T
             inverse = np.linalg.inv(row.covariance(before[kind]))
             spent += float(np.sum(inverse * error))
-        r = np.concatenate([(w.values - w.design @ coefficients) ** 2 for w in mine])
+        r = np.concatenate([w.residual(coefficients) ** 2 for w in mine])
         n = np.concatenate([(w.mixing**2) @ w.noise for w in mine])
         g = np.concatenate([np.diag(w.ground) for w in mine])
         expected = max(1 - spent / r.size, 0.1)
@@ -212,8 +213,8 @@ def _weighted(
 ) -> Rows:
     """The same with the inflation that its residuals ask for."""
     plain = replace(row, inflation=1.0)
-    residual = row.values - row.design @ coefficients
-    variance = np.diag(plain.covariance(_factor(row, factors)))
+    residual = row.residual(coefficients)
+    variance = np.diag(plain.covariance(factors[row.kind]))
     off = float(np.sqrt(np.mean(residual**2 / variance))) / HUBER
     return replace(row, inflation=max(1.0, off))
 
@@ -249,4 +250,5 @@ def _renumbered(row: Rows, place: Sequence[int], order: np.ndarray) -> Rows:
     """The same with frames and coefficients as the caller has them."""
     frames = tuple(place[f] for f in row.frames)
     pairs = tuple((place[a], place[b] if b >= 0 else -1) for a, b in row.pairs)
-    return replace(row, frames=frames, pairs=pairs, design=row.design[:, order])
+    columns = np.argsort(order)[row.columns]
+    return replace(row, frames=frames, pairs=pairs, columns=columns)

@@ -51,6 +51,7 @@ def simulate_frames(
     white: float = 0.002,
     correlated: float = 0.001,
     length: float = 4000.0,
+    alike: float = 0.0,
     stations: int = 40,
     station_std: tuple[float, float, float] = (5e-4, 5e-4, 1.5e-3),
 ) -> FrameScene:
@@ -78,6 +79,9 @@ def simulate_frames(
         Standard deviations of the noise, m/yr.
     length : float
         m.
+    alike : float
+        Share of the variance of the noise that frames of one track have in common
+        where they overlap, as frames of the same acquisitions do: 0 to 1.
     stations : int
     station_std : (east, north, up)
         m/yr.
@@ -95,9 +99,15 @@ def simulate_frames(
     whole = GeoBox((height, width), Affine(pixel, 0, ORIGIN[0], 0, -pixel, top), CRS)
     truth = _ground(whole, rng)
     frames, errors = {}, {}
+    smooth = correlated, length / pixel
     for k in range(tracks):
         side = "AD"[k % 2]
         left = along * (k // 2) + (columns // 4 if side == "D" else 0)
+        common = np.zeros((height, columns))
+        if alike:
+            common = _noise(
+                np.random.default_rng([seed, k]), common.shape, white, smooth
+            )
         for number in range(per_track):
             window = (
                 slice(down * number, down * number + rows),
@@ -106,8 +116,8 @@ def simulate_frames(
             name = f"{k + 1:03d}{side}_{number:05d}"
             error = rng.normal(0, 1, 3) * [offset_std, ramp_std, ramp_std]
             part = truth.isel({Y: window[0], X: window[1]})
-            noise = white * rng.normal(size=size)
-            noise += correlated * _smooth(rng, size, length / pixel)
+            noise = math.sqrt(1 - alike) * _noise(rng, size, white, smooth)
+            noise += math.sqrt(alike) * common[window[0]]
             frames[name] = _frame(part, whole[window], side, error, noise)
             frames[name]["velocity_std"] = xr.full_like(
                 frames[name]["velocity"], math.hypot(white, correlated)
@@ -157,8 +167,21 @@ def _frame(
     return xr.Dataset(maps, xr_coords(grid, dims=(Y, X)))
 
 
+def _noise(
+    rng: np.random.Generator,
+    size: tuple[int, ...],
+    white: float,
+    smooth: tuple[float, float],
+) -> np.ndarray:
+    """Noise of pixels, and noise of a standard deviation that is alike over some."""
+    correlated, sigma = smooth
+    noise: np.ndarray = white * rng.normal(size=size)
+    noise += correlated * _smooth(rng, size, sigma)
+    return noise
+
+
 def _smooth(
-    rng: np.random.Generator, size: tuple[int, int], sigma: float
+    rng: np.random.Generator, size: tuple[int, ...], sigma: float
 ) -> np.ndarray:
     """Noise of unit variance that is alike over so many pixels."""
     margin = math.ceil(4 * sigma)
