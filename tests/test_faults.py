@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from benchmarks import faults
-from benchmarks.fault_runner import DECK, KILLS, STEPS, planned
-from benchmarks.fault_states import State, look, same
+from benchmarks.fault_runner import DECK, KILLS, STEPS, Material, Runner, planned
+from benchmarks.fault_states import State, look, material, same
 from benchmarks.faulty_proxy import FAULTS, FaultyProxy
 
 
@@ -108,9 +108,30 @@ def test_what_is_not_whole_is_seen(small_cube: Path) -> None:
     assert same(nowhere, State({}, None))
 
 
-@pytest.mark.parametrize(
-    "count", [4, pytest.param(20, marks=pytest.mark.slow)], ids=["few", "many"]
-)
+def test_a_life_with_killed_clients(proxy: FaultyProxy, tmp_path: Path) -> None:
+    """Two steps on disk: readers see whole states, and reruns end well."""
+    states = {"nothing": State({}, None)}
+    given = Material(tmp_path, *material(tmp_path), states, {})
+    with Runner(given, proxy) as runner:
+        # The first child waits for the fork server to have imported everything.
+        runner.finish("ingest", str(tmp_path / "warm"))
+        clean = str(tmp_path / "undisturbed")
+        for step in STEPS[:2]:
+            given.seconds["disk", step] = runner.finish(step, clean)
+            states[step] = look(clean)[0]
+        outcomes = [
+            faults.meet(runner, slot, 0, str(tmp_path / "cube")) for slot in (28, 29)
+        ]
+    assert [(o.step, o.kind, o.place) for o in outcomes] == [
+        (step, "client", "disk") for step in STEPS[:2]
+    ]
+    assert any(o.hit for o in outcomes), outcomes
+    assert not any(map(faults.bad, outcomes)), outcomes
+    assert all(o.readers == 2 and o.reruns >= o.hit for o in outcomes), outcomes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [4, 20])
 def test_nothing_is_lost(
     count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
