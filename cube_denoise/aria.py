@@ -111,6 +111,7 @@ def read_aria(href: str | Path, *, track: str | None = None) -> Interferogram:
             phase_sign=1,
         )._asdict(),
         track=track or f"{name['direction']}{name['orbit']}",
+        frame=name["frame"],
         wavelength=wavelength,
         crs="EPSG:4326",
         **place,

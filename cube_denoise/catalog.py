@@ -8,11 +8,10 @@ import json
 import logging
 import os
 import re
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pystac
 
@@ -26,6 +25,7 @@ from cube_denoise.conditions import (
     parse_interval,
 )
 from cube_denoise.products import Interferogram, find_products, is_stack_file
+from cube_denoise.resolve import resolve
 from cube_denoise.source_profiles import NamedProduct
 from cube_denoise.stac_item import as_path, footprint, from_item, to_item
 from cube_denoise.stac_source import guarded, listed, open_items, read_source
@@ -162,38 +162,16 @@ def _read_headers(
             yield record, entry
 
 
-def resolve(interferograms: Iterable[Interferogram]) -> list[Interferogram]:
-    """Make a stack of what was found: one track, one record per pair, in time order.
-
-    Of several records of the same pair (`Interferogram.key`) the one whose id sorts
-    last is kept, with a warning: ids mostly end in a version or processing date, and
-    the choice does not depend on the order of the search.
-    """
-    records = sorted(interferograms, key=lambda r: (r.key, r.id))
-    tracks = sorted({r.track for r in records})
-    if len(tracks) > 1:
-        raise ValueError(
-            f"interferograms are of tracks {tracks} and must be of one: search with "
-            "orbit="
-        )
-    kept = []
-    for key, group in groupby(records, key=lambda r: r.key):
-        *others, last = group
-        if others:
-            warnings.warn(
-                f"pair {'_'.join(key)} was found {len(others) + 1} times: kept "
-                f"{last.id!r}, left out {[r.id for r in others]}",
-                stacklevel=2,
-            )
-        kept.append(last)
-    return sorted(kept, key=lambda r: (r.reference_time, r.secondary_time))
-
-
 def write_items(interferograms: Iterable[Interferogram], path: str | Path) -> Path:
     """Write records as an item list (a STAC ItemCollection), links absolute."""
-    features = [to_item(r).to_dict(include_self_link=False) for r in interferograms]
     path = Path(path).resolve()
-    _write_json(path, {"type": "FeatureCollection", "features": features})
+    with _whole(path) as file:
+        file.write('{"type": "FeatureCollection", "features": [')
+        for k, record in enumerate(interferograms):
+            item = to_item(record).to_dict(include_self_link=False)
+            file.write(",\n" if k else "\n")
+            json.dump(item, file, indent=1, allow_nan=False)
+        file.write("\n]}\n")
     return path
 
 
@@ -308,11 +286,18 @@ def _bounds(record: Interferogram) -> list[float]:
 
 
 def _write_json(path: Path, data: Any) -> None:
+    with _whole(path) as file:
+        file.write(json.dumps(data, indent=1, allow_nan=False) + "\n")
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[TextIO]:
     """Write a whole file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
+        with part.open("w") as file:
+            yield file
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -57,11 +57,11 @@ _NAMES = (
         r"_(?:VV|HH)[PRO]\d{3,4}_INT\d{2}_G_[uw][ec][123F]_[0-9A-F]{4}"
     ),
     re.compile(  # INSAR_ISCE_BURST
-        r"S1_(?P<burst>\d{6})_IW[123]_(?P<reference>\d{8})_(?P<secondary>\d{8})"
+        r"S1_(?P<frame>(?P<burst>\d{6})_IW[123])_(?P<reference>\d{8})_(?P<secondary>\d{8})"
         r"_(?:VV|HH)_INT\d{2}_[0-9A-F]{4}"
     ),
     re.compile(  # INSAR_ISCE_MULTI_BURST
-        r"S1_(?P<orbit>\d{3})_\d{6}s1n\d{2}-\d{6}s2n\d{2}-\d{6}s3n\d{2}_IW"
+        r"S1_(?P<orbit>\d{3})_(?P<frame>\d{6}s1n\d{2}-\d{6}s2n\d{2}-\d{6}s3n\d{2})_IW"
         r"_(?P<reference>\d{8})_(?P<secondary>\d{8})_(?:VV|HH)_INT\d{2}_[0-9A-F]{4}"
     ),
 )
@@ -125,6 +125,7 @@ def read_hyp3(folder: str | Path, *, track: str | None = None) -> Interferogram:
         incidence_angle=_centre_incidence(parameters, text),
         heading=None if heading is None else (heading + 180) % 360 - 180,
         assets=assets,
+        frame=match.groupdict().get("frame", ""),
     )
 
 

@@ -95,6 +95,9 @@ class Interferogram:
     version: str = ""
     """When the product was made or changed, as its catalog says (RFC 3339); empty where
     it does not."""
+    frame: str = ""
+    """What its provider calls the frame or burst: neighbours of one pass have the same
+    track and dates. Empty where that is not told."""
 
     def __post_init__(self) -> None:
         """Refuse what no reader can mean."""

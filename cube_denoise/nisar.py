@@ -69,6 +69,7 @@ def read_nisar(
         points away from the satellite.
     """
     href = absolute(href)
+    name = NAME.fullmatch(stem_of(href))
     with product(href) as file:
         band = next((b for b in _BANDS if f"/science/{b}/GUNW" in file), _BANDS[0])
         root, told = f"/science/{band}/GUNW", f"/science/{band}/identification"
@@ -141,6 +142,7 @@ def read_nisar(
         incidence_angle=None,
         heading=None,
         assets=assets,
+        frame=str(int(name["frame"])) if name else "",
     )
 
 

@@ -100,8 +100,7 @@ def read_opera(
     read = _geotiff if href.endswith(".tif") else _netcdf
     found = read(href, track)
     check_heading(heading, found["track"])
-    layers = {} if is_remote(href) else _static(Path(href), found.pop("frame", None))
-    found.pop("frame", None)
+    layers = {} if is_remote(href) else _static(Path(href), found["frame"])
     if "los_up" not in layers and (incidence_angle is None or heading is None):
         raise ValueError(
             f"{without_secrets(href)} does not tell its look direction: put the static "
@@ -156,7 +155,7 @@ def _netcdf(href: str, track: str | None) -> dict[str, Any]:
             **place,
             "assets": {role: image(file, href, role, "displacement", scale=scale)}
             | masks,
-            "frame": int(number_of(file, frame, href)) if frame in file else None,
+            "frame": str(int(number_of(file, frame, href))) if frame in file else "",
         }
 
 
@@ -211,12 +210,13 @@ def _geotiff(href: str, track: str | None) -> dict[str, Any]:
         "shape": header.shape,
         "transform": header.transform,
         "assets": {role: phase} | masks,
+        "frame": "",
     }
 
 
-def _static(path: Path, frame: int | None) -> dict[str, Asset]:
+def _static(path: Path, frame: str) -> dict[str, Asset]:
     """Look vector and elevation of the static layers beside a product."""
-    start = "" if frame is None else f"OPERA_L3_DISP-S1-STATIC_F{frame:05d}_"
+    start = f"OPERA_L3_DISP-S1-STATIC_F{int(frame):05d}_" if frame else ""
     found = {}
     places: Sequence[Path] = (path.parent, path.parent / "static")
     for kind, end in STATIC.items():

@@ -29,6 +29,7 @@ from cube_denoise.places import PlaceError, without_secrets
 from cube_denoise.product_files import stem_of
 from cube_denoise.products import is_product, read_product
 from cube_denoise.progress import progress
+from cube_denoise.stac_item import frame_property
 
 log = logging.getLogger(__name__)
 
@@ -101,12 +102,11 @@ def named_product(item: pystac.Item) -> NamedProduct | None:
         if (found := reader.NAME.fullmatch(stem_of(href)))
     )
     told = name.groupdict()
-    frame = told["frame"]
     dates = sorted(_moment(told[n], told) for n in ("reference", "secondary"))
     properties: dict[str, Any] = {
         **dict(zip(_DATES, map(datetime_to_str, dates), strict=True)),
         "insar:temporal_baseline": (dates[1] - dates[0]).total_seconds() / 86400,
-        "cube_denoise:frame": int(frame) if frame.isdigit() else frame,
+        "cube_denoise:frame": frame_property(told["frame"]),
     }
     if "orbit" in told:
         properties["sat:relative_orbit"] = int(told["orbit"])

@@ -20,7 +20,8 @@ Used where they are there: ``insar:perpendicular_baseline`` (m, secondary minus
 reference), ``view:incidence_angle`` and ``view:azimuth`` (degrees, for the whole scene;
 with ``sar:observation_direction`` ``left`` the azimuth is not used),
 ``cube_denoise:heading``, ``updated`` or ``created`` (a new one marks a product as
-reprocessed), ``cube_denoise:phase_sign``.
+reprocessed), ``cube_denoise:phase_sign``, ``cube_denoise:frame`` (tells neighbours of
+one pass apart).
 
 Sign: the phase is positive for range increase (away from the satellite) from the date
 called reference to the one called secondary; else ``cube_denoise:phase_sign`` is -1.
@@ -109,6 +110,7 @@ def to_item(interferogram: Interferogram) -> pystac.Item:
         _OWN + "heading": record.heading,
         "proj:code" if coded else "proj:wkt2": record.crs,
         "updated": record.version or None,
+        _OWN + "frame": frame_property(record.frame),
     }
     properties |= {k: v for k, v in optional.items() if v is not None and v == v}
     viewed = any(key.startswith("view:") for key in properties)
@@ -218,7 +220,13 @@ def from_item(item: pystac.Item) -> Interferogram:
         heading=heading,
         assets=assets,
         version=str(fields.get("updated") or fields.get("created") or ""),
+        frame=str(own.get("frame", "")),
     )
+
+
+def frame_property(frame: str) -> str | int | None:
+    """``cube_denoise:frame`` of an item, that conditions are compared with."""
+    return int(frame) if frame.isdigit() else frame or None
 
 
 def footprint(interferogram: Interferogram) -> list[list[float]]:

@@ -48,7 +48,7 @@ FLOORS = (
     "evaluate.stations evaluate.structure evaluate.uncertainty halo hyp3 inference "
     "licsbas map_axes mintpy model_card nisar opera product_files products "
     "raster_stack rate_error reference reference_area "
-    "reference_date reference_pixels separation separation.clusters "
+    "reference_date reference_pixels resolve separation separation.clusters "
     "separation.cluster_removal separation.coarse separation.evidence "
     "separation.methods separation.removal "
     "separation.sources series_inference series_pairs simulate "

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import urllib.request
 from contextlib import contextmanager
 from dataclasses import replace
@@ -373,6 +374,18 @@ def test_real_stack_through_a_catalog(tmp_path):
     assert len(search(path, bbox=[-99.1, 19.4, -99.0, 19.5])) == 30
 
 
+def test_memory_of_an_item_list_does_not_grow_with_it(tmp_path):
+    peaks = []
+    for count in (100, 800):
+        records = (record(k % 20, id=f"{k}") for k in range(count))
+        tracemalloc.start()
+        path = write_items(records, tmp_path / "items.json")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert [r.id for r in read_items(path)] == [str(k) for k in range(count)]
+    assert peaks[1] < 2 * peaks[0]
+
+
 # --- resolve ---
 
 
@@ -382,6 +395,20 @@ def test_resolve_sorts_and_keeps_one_per_pair():
         kept = resolve([again, *reversed(RECORDS)])
     assert kept == [RECORDS[0], again, *RECORDS[2:]]
     assert resolve([]) == []
+
+
+def test_resolve_keeps_versions_of_one_place_alone():
+    """An extent may change a little when a product is made again."""
+    first = RECORDS[1]
+    a, b, left, *rest = first.transform
+    for columns, refused in ((20, False), (24, False), (26, True), (60, True)):
+        other = replace(first, id="other", transform=(a, b, left + 80 * columns, *rest))
+        if refused:
+            with pytest.raises(ValueError, match="found in two frames, which overlap"):
+                resolve([first, other])
+        else:
+            with pytest.warns(UserWarning, match="found 2 times"):
+                resolve([first, other])
 
 
 def test_resolve_refuses_mixed_tracks():

@@ -24,7 +24,7 @@ from command_line import call, done, mistake
 
 import cube_denoise as cd
 from cube_denoise.aria import read_aria
-from cube_denoise.catalog import from_item, to_item
+from cube_denoise.catalog import from_item, resolve, to_item
 from cube_denoise.conventions import los_unit_vector
 from cube_denoise.nisar import read_nisar
 from cube_denoise.products import find_products
@@ -92,6 +92,41 @@ def test_frames_of_other_extents_share_their_pixels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(cube.unwrapped_phase[0, :, :COLUMNS], -ramp())
     np.testing.assert_array_equal(cube.unwrapped_phase[1, :, 7:], -ramp())
     assert np.isnan(cube.unwrapped_phase[1, :, :7]).all()
+
+
+def test_frames_of_one_pass_are_not_mixed(tmp_path: Path) -> None:
+    """They have the same track and dates: one is chosen by its name."""
+    folder, beside = tmp_path / "in", "00120W_00036N"
+    for dates in (("20200130", "20200124"), ("20200211", "20200130")):
+        write_aria(folder, *dates)
+        other = write_aria(tmp_path / "moved", *dates, columns_off=COLUMNS - 4)
+        other.rename(folder / other.name.replace("00119W_00034N", beside))
+    done("index", folder, "-o", tmp_path / "catalog.json")
+    everything = ("search", tmp_path / "catalog.json", "-o", tmp_path / "items.json")
+    done(*everything)
+    told = mistake("ingest", tmp_path / "items.json", tmp_path / "cube")
+    assert "two frames, which overlap by 13%" in told
+    assert "cube_denoise:frame=00119W_00034N or 00120W_00036N" in told
+    assert not (tmp_path / "cube").exists()
+    done(*everything, "--filter", f"cube_denoise:frame={beside}")
+    done("ingest", tmp_path / "items.json", tmp_path / "cube", *SHAPES)
+    cube = cd.open_cube(tmp_path / "cube")
+    west = ARIA_CORNER[0] + (COLUMNS - 4) * ARIA_STEP
+    assert cube.odc.geobox.affine.c == pytest.approx(west, abs=1e-9)
+    assert cube.sizes["pair"] == 2
+
+
+def test_the_newer_version_of_a_product_is_kept(tmp_path: Path) -> None:
+    """Whatever the part of its name between the frame and the version says."""
+    newer = write_aria(tmp_path, "20200130", "20200124")
+    for name in ("ffff-v3_0_0", "ffff-v2_0_10"):
+        write_aria(tmp_path / "old", "20200130", "20200124").rename(
+            tmp_path / newer.name.replace("913f-v3_0_1", name)
+        )
+    found, _ = find_products(tmp_path)
+    assert len(found) == 3
+    with pytest.warns(UserWarning, match="found 3 times"):
+        assert [r.id for r in resolve(found)] == [newer.stem]
 
 
 @pytest.mark.parametrize("later_first", [True, False])
