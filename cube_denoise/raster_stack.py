@@ -179,7 +179,7 @@ def read_raster_stack(
         }
         found.append(
             Interferogram(
-                id=f"{track}_{path.name.removesuffix('.tif')}",
+                id=f"{track}_{_name(path, folder, pattern)}",
                 **earlier_first(
                     *times,
                     perpendicular_baseline=baseline_of.get((first, second), math.nan),
@@ -288,6 +288,14 @@ def _match_files(
     if not found:
         raise ValueError(f"{argument}={pattern!r} matches no file in {folder}")
     return found
+
+
+def _name(path: Path, folder: Path, pattern: str) -> str:
+    """Name of a file; with folders below `folder` where the dates are in those."""
+    last = pattern.rpartition("/")[2]
+    if not all(token in last for token in ("{reference}", "{secondary}")):
+        path = Path(path.relative_to(folder).as_posix().replace("/", "_"))
+    return path.name.removesuffix(".tif")
 
 
 def _read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:

@@ -62,9 +62,9 @@ def raw_vrt(
     return text + "</VRTDataset>"
 
 
-def write_isce(folder: Path) -> None:
+def write_isce(folder: Path, name: str = PAIR) -> None:
     """ISCE2's stack: amplitude and phase interleaved by line, geocoded, with .vrt."""
-    pair = folder / PAIR
+    pair = folder / name
     pair.mkdir(parents=True)
     amplitude = np.full((ROWS, COLUMNS), 1e4, "float32")
     phase = values()
@@ -122,6 +122,19 @@ def test_isce(tmp_path: Path) -> None:
         *("--pattern", "{reference}_{secondary}/filt_fine.unw.geo.vrt"),
     )
     assert "has 2 bands: band=3 is none" in told
+
+
+def test_files_of_one_name_in_folders_of_pairs(tmp_path: Path) -> None:
+    pairs = ["20200101_20200113", "20200101_20200125", "20200113_20200125"]
+    for pair in pairs:
+        write_isce(tmp_path / "in", pair)
+    cube = cube_of(
+        tmp_path / "in",
+        tmp_path,
+        *("--pattern", "{reference}_{secondary}/filt_*.unw.geo.vrt", "--band", 2),
+    )
+    ids = [f"A087_{pair}_filt_fine.unw.geo.vrt" for pair in pairs]
+    assert [item["id"] for item in cube.attrs["items"]] == ids
 
 
 EQA = f"""\
