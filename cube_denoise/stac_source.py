@@ -62,7 +62,9 @@ def listed(data: dict[str, Any], href: str) -> Iterator[pystac.Item]:
                 f"{href} is one page of a STAC API: give the address of the API"
             )
         for feature in data["features"]:
-            item = pystac.Item.from_dict(feature)
+            # Copies would take most of the time of a search.
+            old = feature.get("stac_version") != pystac.get_stac_version()
+            item = pystac.Item.from_dict(feature, preserve_dict=False, migrate=old)
             if item.get_self_href() is None:
                 item.set_self_href(href)  # relative links start from the list
             yield item
