@@ -92,9 +92,9 @@ def create_cube(
         with moving(url):
             repository = repository or create_repository(storage(url))
         session = repository.writable_session("main")
-        root = zarr.create_group(session.store)
-        root.attrs.update(
-            {
+        root = zarr.create_group(
+            session.store,
+            attributes={
                 "Conventions": "CF-1.11",
                 "title": "interferometric displacement cube",
                 **zarr_attributes(grid),
@@ -106,7 +106,7 @@ def create_cube(
                 "coordinates": " ".join(
                     (*PAIR_TIMES, "perpendicular_baseline", "spatial_ref")
                 ),
-            }
+            },
         )
         for key, coordinate in xr_coords(grid, dims=(Y, X)).items():
             name, dims = str(key), [str(d) for d in coordinate.dims]
@@ -120,20 +120,20 @@ def create_cube(
                 dtype=values.dtype,
                 chunks=values.shape or (),
                 dimension_names=dims,
+                attributes=attrs,
             )
-            array.attrs.update(attrs)
             array[...] = values
         sizes = {PAIR: 0, "quantile": 5, Y: grid.shape[0], X: grid.shape[1]}
         for name in PAIR_TIMES:
-            array = root.create_array(
+            root.create_array(
                 name,
                 shape=(0,),
                 dtype="int64",
                 chunks=(1024,),
                 fill_value=0,
                 dimension_names=(PAIR,),
+                attributes={"units": EPOCH, "calendar": "standard"},
             )
-            array.attrs.update({"units": EPOCH, "calendar": "standard"})
         quantile = root.create_array(
             "quantile", shape=(5,), dtype="float64", dimension_names=("quantile",)
         )
@@ -170,12 +170,20 @@ def axis_attributes(name: str, grid: GeoBox) -> dict[str, str]:
     return {"axis": name.upper(), "standard_name": standard_name, "units": units}
 
 
-def _create_array(root: zarr.Group, name: str, sizes: Mapping[str, int]) -> zarr.Array:
-    """Create (or replace) a variable of the data model, filled with no data."""
+def _create_array(
+    root: zarr.Group,
+    name: str,
+    sizes: Mapping[str, int],
+    attributes: Mapping[str, Any] | None = None,
+) -> None:
+    """Create (or replace) a variable of the data model, filled with no data.
+
+    `attributes` are added to those of the data model, all in one write.
+    """
     spec = VARIABLES[name]
     shape = tuple(sizes[d] for d in spec.dims)
-    attributes: Any = root.attrs
-    chunk, shard = int(attributes["chunk"]), int(attributes["shard"])
+    made: Any = root.attrs
+    chunk, shard = int(made["chunk"]), int(made["shard"])
     # What the task of one pair writes must not share a chunk with another pair.
     lengths = {PAIR: 1 if name in TASK_WRITTEN else 1024, "quantile": 5, CHECKPOINT: 1}
     chunks, shards = [], []
@@ -195,7 +203,10 @@ def _create_array(root: zarr.Group, name: str, sizes: Mapping[str, int]) -> zarr
         shards.append(group)
     fill = np.nan if np.dtype(spec.dtype).kind == "f" else 0
     often = TIME in spec.dims or CHECKPOINT in spec.dims
-    array = root.create_array(
+    attrs: dict[str, Any] = dict(spec.attributes)
+    if {Y, X} <= set(spec.dims):
+        attrs["grid_mapping"] = "spatial_ref"
+    root.create_array(
         name,
         shape=shape,
         dtype=spec.dtype,
@@ -209,13 +220,9 @@ def _create_array(root: zarr.Group, name: str, sizes: Mapping[str, int]) -> zarr
         ),
         fill_value=fill,
         dimension_names=spec.dims,
+        attributes={**attrs, **(attributes or {})},
         overwrite=True,
     )
-    attrs: dict[str, Any] = dict(spec.attributes)
-    if {Y, X} <= set(spec.dims):
-        attrs["grid_mapping"] = "spatial_ref"
-    array.attrs.update(attrs)
-    return array
 
 
 def writing_unit(cube: xr.Dataset, name: str) -> tuple[int, int]:
@@ -236,8 +243,7 @@ def declare(
     for dim, values in (times or {}).items():
         _write_times(root, dim, values)
     for name in names:
-        array = _create_array(root, name, sizes)
-        array.attrs.update(dict((attributes or {}).get(name, {})))
+        _create_array(root, name, sizes, (attributes or {}).get(name))
 
 
 def lengthen(
@@ -265,10 +271,8 @@ def _write_times(root: zarr.Group, dim: str, times: np.ndarray) -> None:
         dtype="int64",
         chunks=seconds.shape,
         dimension_names=(dim,),
+        attributes={"units": EPOCH, "calendar": "standard", "standard_name": "time"},
         overwrite=True,
-    )
-    array.attrs.update(
-        {"units": EPOCH, "calendar": "standard", "standard_name": "time"}
     )
     array[...] = seconds
 
@@ -287,8 +291,7 @@ def write_layers(root: zarr.Group, layers: Mapping[str, np.ndarray]) -> None:
 def annotate(root: zarr.Group, attributes: Mapping[str, Mapping[str, Any]]) -> None:
     """Add attributes to variables that are there."""
     for name, added in attributes.items():
-        known: Any = root[name].attrs
-        known.update(added)
+        root[name].update_attributes(dict(added))
 
 
 def append_pairs(

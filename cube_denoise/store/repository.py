@@ -284,12 +284,17 @@ def move_branch(
 
 def commit_metadata(step: str, details: Mapping[str, Any]) -> dict[str, Any]:
     """What a commit remembers: the step, what it was asked, and versions."""
-    packages = ("cube-denoise", "icechunk", "numpy", "xarray", "zarr")
     return {
         "step": step,
         "details": json.loads(json.dumps(details, default=str)),
-        "versions": {p: version(p) for p in packages},
+        "versions": dict(_versions()),
     }
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    packages = ("cube-denoise", "icechunk", "numpy", "xarray", "zarr")
+    return {p: version(p) for p in packages}
 
 
 def newest_step(url: str | Path, *, branch: str = "main") -> dict[str, Any]:
