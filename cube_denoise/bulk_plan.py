@@ -5,6 +5,8 @@ A plan is a job (`pipeline.JOB_KEYS`) with ``archive`` and ``frames`` in the pla
 """
 
 import csv
+import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +14,18 @@ from typing import Any, Protocol
 
 import yaml
 
-from cube_denoise import store
-from cube_denoise.archive import check_name, cube_place
+from cube_denoise import places, store
+from cube_denoise.archive import CUBES, check_name, cube_place
 from cube_denoise.catalog import search
-from cube_denoise.job import MAPPINGS, check_mappings, near, read_mapping, with_paths
+from cube_denoise.job import (
+    MAPPINGS,
+    check_mappings,
+    near,
+    read_mapping,
+    read_yaml,
+    with_paths,
+)
+from cube_denoise.json_objects import below, join
 from cube_denoise.pipeline import JOB_KEYS, bind, check, workers_of
 
 ORDERS = ("priority", "plan", "cheapest")
@@ -111,6 +121,13 @@ class FrameTable:
             raise ValueError(
                 f"frames file {path} has the columns {list(columns)}: one must be name"
             )
+        above = {c.partition(".")[0] for c in columns if "." in c}
+        twice = sorted({c for c in columns if columns.count(c) > 1 or c in above})
+        if twice:
+            raise ValueError(
+                f"frames file {path} has the columns {list(columns)}: {twice[0]!r} is "
+                "given twice"
+            )
         return cls(path, columns, begin)
 
     def positions(self) -> Iterator[int]:
@@ -142,7 +159,7 @@ class FrameTable:
             if not cell.strip():
                 continue
             key, dot, below = column.partition(".")
-            value = cell.strip() if column == "name" else yaml.safe_load(cell)
+            value = cell.strip() if column == "name" else read_yaml(cell)
             if dot:
                 found.setdefault(key, {})[below] = value
             else:
@@ -191,7 +208,8 @@ class Plan:
 
     def _priority(self, entry: Mapping[str, Any]) -> float:
         value = entry.get("priority", 0)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or math.isnan(value):
             raise ValueError(f"priority={value!r} must be a number")
         return float(value)
 
@@ -264,7 +282,7 @@ def make_plan(told: Mapping[str, Any], *, folder: str | Path = ".") -> Plan:
     order, at_once = told.get("order") or "priority", told.get("at_once")
     if order not in ORDERS:
         raise ValueError(f"plan['order']={order!r} must be one of {', '.join(ORDERS)}")
-    if at_once is not None and (not isinstance(at_once, int) or at_once < 1):
+    if at_once is not None and (type(at_once) is not int or at_once < 1):
         raise ValueError(f"plan['at_once']={at_once!r} must be a number from 1 on")
     check_mappings(told)
     shared = {k: v for k, v in told.items() if k in JOB_KEYS and v is not None}
@@ -280,20 +298,32 @@ def _checked(plan: Plan) -> tuple[int, bool]:
     """Look at all frames: their number, and whether priorities differ."""
     names: set[str] = set()
     elsewhere: set[str] = set()
+    at_home: set[str] = set()  # names below `home`, shorter than places
+    home = _one_spelling(join(plan.archive, CUBES))
     priorities: set[float] = set()
     for frame in plan.frames():
         if frame.name in names:
             raise ValueError(f"plan has two frames of the name {frame.name!r}")
-        cube = frame.job["cube"]
-        if cube in elsewhere:
-            raise ValueError(f"plan has two frames of the cube {cube!r}")
         names.add(frame.name)
-        if cube != cube_place(plan.archive, frame.name):
-            elsewhere.add(cube)
+        cube = _one_spelling(frame.job["cube"])
+        name = below(home, cube)
+        kept, key = (elsewhere, cube) if name is None else (at_home, name)
+        if key in kept:
+            raise ValueError(f"plan has two frames of the cube {cube!r}")
+        kept.add(key)
         priorities.add(frame.priority)
     if not names:
         raise ValueError("plan['frames'] is empty: there is nothing to do")
     return len(names), len(priorities) > 1
+
+
+def _one_spelling(place: str) -> str:
+    """Place without what makes no difference: a slash at its end, ``./``, ``../``."""
+    path = places.local_path(place)
+    if path is not None:
+        return os.path.normpath(path)
+    base, mark, query = place.partition("?")
+    return base.rstrip("/") + mark + query
 
 
 def _entries(frames: Any, shared: Mapping[str, Any], folder: Path) -> Entries:

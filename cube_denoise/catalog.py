@@ -84,6 +84,13 @@ def search(
         the name of their product alone (`source_profiles`) the headers are read; one
         that is broken or gone is left out, with a logged warning.
     """
+    for name, texts in (("collections", collections), ("filters", filters)):
+        if isinstance(texts, str):
+            raise ValueError(f"{name}={texts!r} must be a list")
+    if datetime is not None and not isinstance(datetime, str):
+        raise ValueError(
+            f"{datetime=} must be text, such as '2018' or '2018-01-01/2018-07-31'"
+        )
     conditions = [parse_condition(text) for text in filters or ()]
     conditions += orbit_conditions(orbit) if orbit is not None else []
     interval = parse_interval(datetime)

@@ -36,10 +36,25 @@ def read_job(path: str | Path) -> dict[str, Any]:
     return with_paths(job, path.resolve().parent)
 
 
+class _Loader(yaml.SafeLoader):
+    """Leaves dates as they are written."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    sign: [rule for rule in rules if rule[0] != "tag:yaml.org,2002:timestamp"]
+    for sign, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def read_yaml(text: str) -> Any:
+    """Values of YAML; dates stay text, as options take them."""
+    return yaml.load(text, _Loader)
+
+
 def read_mapping(path: Path, what: str) -> dict[str, Any]:
     """Read a YAML file of keys and values; `what` it is is said where it is none."""
     try:
-        found = yaml.safe_load(path.read_text())
+        found = read_yaml(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{what} file {path} cannot be read: {error}") from None
     except yaml.YAMLError as error:

@@ -27,10 +27,11 @@ from cube_denoise.archive import cube_place
 from cube_denoise.bulk import run_plan
 from cube_denoise.bulk_plan import Plan, read_plan
 from cube_denoise.bulk_status import bulk_status, plan_frames
-from cube_denoise.catalog import read_items, write_items
+from cube_denoise.catalog import read_items, search, write_items
 from cube_denoise.cluster import Workers
 from cube_denoise.dry_run import plan_job
 from cube_denoise.frame_status import Claim, FrameStatus, claim, read_status
+from cube_denoise.job import read_job
 from cube_denoise.json_objects import JsonObjects, ObjectChangedError
 from cube_denoise.processes import Process
 
@@ -320,6 +321,27 @@ def test_a_table_of_frames(six: Entries, tmp_path: Path) -> None:
     assert begun(plan) == ["b", "005"]
 
 
+def test_dates_of_yaml_are_text(six: Entries, tmp_path: Path) -> None:
+    """Written as they mostly are, without quotes, in plans, tables and jobs."""
+    source, day = six[0]["source"], "2020-01-20"
+    found = search(source, datetime=day)
+    assert 0 < len(found) < len(search(source))
+    (tmp_path / "f.csv").write_text(f"name,search.datetime\na,{day}\n")
+    listed = f"[{{name: a, search: {{datetime: {day}}}}}]"
+    for frames in (listed, "f.csv"):
+        path = tmp_path / "plan.yaml"
+        path.write_text(f"archive: x\nsource: {source}\nframes: {frames}\n")
+        (frame,) = read_plan(path).frames()
+        assert frame.job["search"] == {"datetime": day}
+    path = tmp_path / "job.yaml"
+    path.write_text(f"source: {source}\ncube: c\nsearch: {{datetime: {day}}}\n")
+    assert search(source, **read_job(path)["search"]) == found
+    path.write_text(f"source: {source}\ncube: c\nsearch: {{datetime: 2020}}\n")
+    assert "datetime=2020 must be text" in mistake("run", path)
+    path.write_text(f"source: {source}\ncube: c\nsearch: {{filters: a<1}}\n")
+    assert "filters='a<1' must be a list" in mistake("run", path)
+
+
 def test_a_frame_for_each_track(six: Entries, tmp_path: Path) -> None:
     source = tmp_path / "two.json"
     one, other = read_items(six[0]["source"]), read_items(six[1]["source"])
@@ -337,7 +359,7 @@ def test_dry_run_is_the_sum_of_its_frames(six: Entries, tmp_path: Path) -> None:
     path = tmp_path / "plan.yaml"
     path.write_text(yaml.safe_dump(told))
     result = call("bulk", path, "--dry-run", "--json")
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 3, result.output
     found = json.loads(result.stdout)
     assert list(found["cannot_be_planned"]) == ["bad"]
     plan = read_plan(path)
@@ -349,6 +371,9 @@ def test_dry_run_is_the_sum_of_its_frames(six: Entries, tmp_path: Path) -> None:
     table = call("bulk", path, "--dry-run")
     assert "worker-h" in table.stdout and six[1]["name"] in table.stdout
     assert "cannot be planned: bad" in table.stderr
+    assert table.exit_code == 3
+    path.write_text(yaml.safe_dump({**told, "frames": six[:1]}))
+    assert call("bulk", path, "--dry-run").exit_code == 0
     assert len(list(plan_frames(plan))) == 3
 
 
@@ -373,25 +398,56 @@ def test_dry_run_is_the_sum_of_its_frames(six: Entries, tmp_path: Path) -> None:
             {"frames": [{"name": n, "source": "x", "cube": "c"} for n in "ab"]},
             "two frames of the cube '.*/c'",
         ),
+        (
+            {"frames": [{"name": "a"}, {"name": "b", "cube": "archive/./cubes/a/"}]},
+            "two frames of the cube '.*/archive/cubes/a'",
+        ),
+        (
+            {"frames": [{"name": n, "cube": f"{n}/../c"} for n in "ab"]},
+            "two frames of the cube '.*/c'",
+        ),
         ({"frames": [{"name": "a", "source": "x", "serch": {}}]}, "key 'serch': known"),
         ({"frames": [{"name": "a", "source": "x", "workers": 2}]}, "of the whole plan"),
         ({"frames": [{"name": "a", "source": "x", "priority": "y"}]}, "priority='y'"),
+        ({"frames": [{"name": "a", "priority": float("nan")}]}, "priority=nan must"),
         ({"frames": [{"name": "a", "source": "x", "search": 1}]}, "must hold keys"),
         ({"grid": {"resolutoin": 80}}, r"job\['grid'\].*resolutoin"),
         ({"invert": {"weights": "nice"}}, "weights"),
         ({"correct": {"method": "none-such"}}, "none-such"),
         ({"order": "fastest"}, "order.*'fastest' must be one of"),
         ({"at_once": 0}, "at_once.*must be a number"),
+        ({"at_once": True}, "at_once.*must be a number"),
         ({"cluster": "clod"}, "cluster='clod'"),
     ],
 )
 def test_bad_plans(change: dict[str, Any], said: str, tmp_path: Path) -> None:
     told = {"archive": "archive", "frames": [{"name": "a", "source": "x"}], **change}
+    if "source" not in said:
+        told.setdefault("source", "y")
     path = tmp_path / "plan.yaml"
     path.write_text(yaml.safe_dump(told))
     sentence = mistake("bulk", path)
     assert re.search(said, sentence), sentence
     assert not (tmp_path / "archive").exists()
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ("name,source,source", "'source' is given twice"),
+        ("name,search,search.orbit", "'search' is given twice"),
+        ("name,name", "'name' is given twice"),
+        ("nam,source", "one must be name"),
+        ("name,serch.orbit", "key 'serch': known are"),
+        ("name,search.orbt", "orbt"),
+    ],
+)
+def test_bad_tables(columns: str, said: str, tmp_path: Path) -> None:
+    row = ",".join("a" for _ in columns.split(","))
+    (tmp_path / "frames.csv").write_text(f"{columns}\n{row}\n")
+    told = {"archive": "archive", "frames": "frames.csv", "source": "x"}
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(told))
+    assert said in mistake("bulk", tmp_path / "plan.yaml", "--status")
 
 
 def test_an_archive_that_is_something_else(six: Entries, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def bulk(
     A plan has the keys of a job, shared by all frames, and in the place of cube:
     archive and frames, a list or a CSV file with name, priority and keys of a job; or
     tracks, one frame for each track that the search finds. Run it again to go on or to
-    try again what failed. The exit code is 3 if frames failed.
+    try again what failed. The exit code is 3 if frames failed or cannot be planned.
 
     Example of a plan: {archive: frames, source: catalog.json, frames: tracks}
 
@@ -140,6 +140,8 @@ def _tell_costs(plan: "Plan", update: bool, as_json: bool) -> None:
         sums = {**dataclasses.asdict(whole), "bytes_stored": whole.bytes_stored}
         text = {"frames": told, "cannot_be_planned": wrong, "total": sums}
         typer.echo(json.dumps(text, indent=1))
+        if wrong:
+            raise typer.Exit(PAIRS_FAILED)
         return
     more = plan.count - len(wrong) - len(rows)
     if more:
@@ -149,6 +151,8 @@ def _tell_costs(plan: "Plan", update: bool, as_json: bool) -> None:
     for name, reason in wrong.items():
         typer.echo(f"cannot be planned: {name}: {reason}", err=True)
     typer.echo(f"Worker-hours are of one core of this machine. {CAUTION}")
+    if wrong:
+        raise typer.Exit(PAIRS_FAILED)
 
 
 def _cells(one: Any, size: Any) -> tuple[str, ...]:
