@@ -1,6 +1,7 @@
 """Frames joined: against truth, dense least squares, and themselves cut otherwise."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from odc.geo.crs import CRS
 
 import cube_denoise as cd
 from cube_denoise import archive
+from cube_denoise.joining import mosaic
+from cube_denoise.joining.decompose import centres
 from cube_denoise.joining.frames import frame_of_dataset, read_frames
 from cube_denoise.joining.ground import Plate, Stations
 from cube_denoise.joining.ground_files import read_ground
@@ -431,3 +434,70 @@ def test_ground_files(tmp_path):
     midas.write_text(line.format("A", 40.5, 30.0) + "B cut short\n")
     with pytest.raises(ValueError, match="line 2: 3 columns"):
         read_ground(midas)
+
+
+# How a block is computed changes nothing.
+
+
+def test_parts_of_a_block_change_nothing(scene, product, monkeypatch):
+    monkeypatch.setattr(mosaic, "LAYERS", 0.05)
+    frames = frames_of(scene)
+    assert mosaic._side(frames, frames[0].grid) < min(frames[0].grid.shape)
+    again = join(frames, ground=Stations(scene.stations)).product.compute()
+    xr.testing.assert_identical(again, product)
+
+
+def test_a_coarse_product_reads_frames_a_window_at_a_time(scene, monkeypatch):
+    """Not a whole frame, however many of its pixels a block holds."""
+    monkeypatch.setattr(mosaic, "READ", 500)
+    name, data = next(iter(scene.frames.items()))
+    rows, columns = (np.repeat(np.arange(data.sizes[d]), 20) for d in ("y", "x"))
+    fine = data.isel(y=rows, x=columns).assign_coords(
+        x=data.x[0].item() + 50.0 * np.arange(columns.size),
+        y=data.y[0].item() - 50.0 * np.arange(rows.size),
+    )
+    frame = frame_of_dataset(fine, name=name)
+    sizes = []
+
+    class Watched:
+        def read(self, window):
+            sizes.append(max(s.stop - s.start for s in window.values()))
+            return frame.maps.read(window)
+
+    watched = dataclasses.replace(frame, maps=Watched())
+    found = join([watched], resolution=1000.0).product
+    sizes.clear()
+    found.velocity.compute()
+    assert max(sizes) <= 1.1 * mosaic.READ < max(frame.grid.shape) / 2
+
+
+def test_the_spline_at_nodes_is_that_at_pixels(scene):
+    """Whatever the window, and within 0.1 mm/yr of the spline."""
+    ground = Stations(scene.stations)
+    whole = next(iter(scene.frames.values())).odc.geobox.zoom_to(resolution=200.0)
+    values, std = mosaic._north(ground, whole)
+    part = mosaic._north(ground, whole[37:90, 120:200])
+    np.testing.assert_array_equal(part[0], values[37:90, 120:200])
+    np.testing.assert_array_equal(part[1], std[37:90, 120:200])
+    lattice = Lattice(whole.crs)
+    told, spread = ground.at(*lattice.degrees(*centres(whole)))
+    np.testing.assert_allclose(values, told[..., 1], atol=1e-4)
+    np.testing.assert_allclose(std, spread[..., 1], atol=1e-4)
+
+
+def test_what_velocities_are_relative_to_is_told(scene):
+    frames = frames_of(scene)
+    for ground, words in (
+        (None, "nothing: the level"),
+        (Stations(scene.stations), "15 GNSS stations"),
+        (
+            Plate(30.5, -25.0, 0.37, 1e-3),
+            "0.37 degrees .* latitude 30.5, longitude -25",
+        ),
+    ):
+        assert re.search(words, join(frames, ground=ground).product.attrs["tied_to"])
+
+
+def test_a_crs_is_named_in_short(scene):
+    with pytest.raises(ValueError, match=r"rasters are in EPSG:32637$"):
+        join(frames_of(scene), crs="EPSG:4326")

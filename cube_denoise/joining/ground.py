@@ -59,6 +59,11 @@ class Ground(Protocol):
         """What of it matters within west, south, east, north in degrees."""
         ...
 
+    @property
+    def told(self) -> str:
+        """What velocities that are tied to it are relative to."""
+        ...
+
 
 @dataclass(frozen=True)
 class Stations:
@@ -128,6 +133,12 @@ class Stations:
         std = np.full((len(where), 3), UP_STD)
         std[:, :2] = np.sqrt(variance)
         return values.reshape(*shape, 3), std.reshape(*shape, 3)
+
+    @property
+    def told(self) -> str:
+        """See `Ground`."""
+        count = self.velocities.sizes[STATION]
+        return f"velocities of {count} GNSS stations, in their reference frame"
 
     def _merged(self) -> xr.Dataset:
         """Stations, those within `TOGETHER` as one."""
@@ -236,6 +247,11 @@ class Field:
         return self
 
     @property
+    def told(self) -> str:
+        """See `Ground`."""
+        return "a grid of GNSS velocities, in its reference frame"
+
+    @property
     def _bounds(self) -> tuple[float, ...]:
         lon, lat = self.maps["longitude"].values, self.maps["latitude"].values
         return float(lon[0]), float(lat[0]), float(lon[-1]), float(lat[-1])
@@ -274,6 +290,14 @@ class Plate:
     def near(self, bounds: tuple[float, ...]) -> "Plate":
         """See `Ground`: all of it."""
         return self
+
+    @property
+    def told(self) -> str:
+        """See `Ground`."""
+        return (
+            f"a plate that turns by {self.rate:g} degrees in a million years about "
+            f"latitude {self.latitude:g}, longitude {self.longitude:g}"
+        )
 
     def at(
         self, longitude: np.ndarray, latitude: np.ndarray

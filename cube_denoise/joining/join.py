@@ -136,7 +136,9 @@ def join(
     product = product_of(plan).assign_attrs(
         title="ground velocity of joined InSAR frames",
         frames=[_told(f, t) for f, t in zip(frames, found_ties, strict=True)],
-        tied_to="" if ground is None else type(ground).__name__.lower(),
+        tied_to="nothing: the level is that of the least offsets"
+        if ground is None
+        else ground.told,
         north_velocity="assumed zero" if ground is None else "of what it is tied to",
     )
     return Joined(product, offsets, seams(offsets), found_ties)

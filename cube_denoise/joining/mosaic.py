@@ -26,13 +26,21 @@ from cube_denoise.joining.decompose import (
 )
 from cube_denoise.joining.equations import UNKNOWN
 from cube_denoise.joining.frames import LOOK, Frame
-from cube_denoise.joining.ground import Ground
+from cube_denoise.joining.ground import Ground, Stations
 from cube_denoise.joining.lattice import Lattice
 from cube_denoise.joining.offsets import Offsets
 from cube_denoise.product_variables import COMPONENT, COVARIANCE_TERM
 
 BLOCK = 512
 """Pixels a side of the blocks that the product is computed in."""
+LAYERS = 24
+"""Frames that a whole block may hold; of more, a part of a block is taken at a time."""
+READ = 2048
+"""Pixels a side of a frame that are read at once, about."""
+NODES = 1000.0
+"""m between the places where the spline of stations is computed for finer pixels."""
+LEAST = 16
+"""Pixels a side below which a block is not cut."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,50 @@ def compute_block(
     components: tuple[str, ...],
     max_condition: float,
 ) -> np.ndarray:
-    """All layers of the product in a window, float64, NaN = no data."""
+    """All layers of the product in a window, float64, NaN = no data.
+
+    Where many frames, or many of their pixels, are in it, part by part: the parts do
+    not change the values.
+    """
+    rows, columns = (spans(n, _side(frames, grid)) for n in grid.shape)
+    options = (ground, components, max_condition)
+    return np.concatenate(
+        [
+            np.concatenate(
+                [_part(frames, offsets, grid[y, x], *options) for x in columns], -1
+            )
+            for y in rows
+        ],
+        -2,
+    )
+
+
+def _side(frames: Sequence[Frame], grid: GeoBox) -> int:
+    """Pixels a side of the parts that a window is computed in."""
+    assert grid.crs is not None
+    finest = 1.0
+    for frame in frames:
+        left, bottom, right, top = bounds_of(frame.grid, grid.crs)
+        rows, columns = frame.grid.shape
+        across = grid.resolution.x * columns / (right - left)
+        down = abs(grid.resolution.y) * rows / (top - bottom)
+        finest = max(finest, across, down)
+    side = BLOCK
+    while side > LEAST and (
+        len(frames) * side**2 > LAYERS * BLOCK**2 or side * finest > READ
+    ):
+        side //= 2
+    return side
+
+
+def _part(
+    frames: Sequence[Frame],
+    offsets: Offsets,
+    grid: GeoBox,
+    ground: Ground | None,
+    components: tuple[str, ...],
+    max_condition: float,
+) -> np.ndarray:
     shape = grid.shape
     used, seen = seen_by(frames, offsets, grid)
     looks = len(LOOK) if components == (LOS,) else 0
@@ -157,16 +208,43 @@ def compute_block(
 
 
 def _north(ground: Ground, grid: GeoBox) -> tuple[np.ndarray, np.ndarray]:
-    """North velocity and its standard deviation; unknown where the ground is."""
+    """North velocity and its standard deviation; unknown where the ground is.
+
+    That of stations comes from their spline at nodes `NODES` apart where pixels are
+    finer than half of that, bilinear between: within 0.1 mm/yr of the spline, which
+    takes seconds a block.
+    """
     assert grid.crs is not None
-    lattice = Lattice(grid.crs)
-    values, std = ground.at(*lattice.degrees(*centres(grid)))
-    there = np.isfinite(values[..., 1]) & np.isfinite(std[..., 1])
+    lattice = Lattice(grid.crs, NODES, NODES)
+    x, y = centres(grid)
+    if isinstance(ground, Stations) and abs(grid.affine.a) < lattice.step / 2:
+        values, std = _between_nodes(ground, lattice, x[0], y[:, 0])
+    else:
+        told, spread = ground.at(*lattice.degrees(x, y))
+        values, std = told[..., 1], spread[..., 1]
+    there = np.isfinite(values) & np.isfinite(std)
     unknown = math.sqrt(UNKNOWN[1, 1])
-    return (
-        np.where(there, values[..., 1], 0.0),
-        np.where(there, std[..., 1], unknown),
-    )
+    return np.where(there, values, 0.0), np.where(there, std, unknown)
+
+
+def _between_nodes(
+    ground: Ground, lattice: Lattice, x: np.ndarray, y: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """North and its standard deviation at columns x and rows y of a map."""
+    sides = []
+    for at in (y, x):  # nodes do not depend on the window
+        first, last = (math.floor(v / lattice.step) for v in (at.min(), at.max()))
+        sides.append((first, np.arange(first, last + 2) * lattice.step))
+    (first_y, rows), (first_x, columns) = sides
+    told, spread = ground.at(*lattice.degrees(*np.meshgrid(columns, rows)))
+    nodes = np.stack([told[..., 1], spread[..., 1]])
+    i, j = np.floor(y / lattice.step), np.floor(x / lattice.step)
+    down, across = (y / lattice.step - i)[:, None], x / lattice.step - j
+    i, j = (i - first_y).astype(int)[:, None], (j - first_x).astype(int)
+    above = nodes[:, i, j] * (1 - across) + nodes[:, i, j + 1] * across
+    below = nodes[:, i + 1, j] * (1 - across) + nodes[:, i + 1, j + 1] * across
+    values, std = above * (1 - down) + below * down
+    return values, std
 
 
 def _dates(
