@@ -83,7 +83,7 @@ def regular_grid(
         if not same_crs:
             raise ValueError(
                 f"resolution=None with {crs=}: give the pixel size in units of that "
-                f"CRS, the rasters are in {first.crs}"
+                f"CRS, the rasters are in {crs_name(first.crs)}"
             )
         resolution = abs(first.affine.a)
     if not resolution > 0:
@@ -119,7 +119,7 @@ def regular_grid(
     if top <= bottom or right <= left:
         raise ValueError(
             f"{resolution=} is larger than the area, {union[2] - union[0]:g} x "
-            f"{union[3] - union[1]:g} in units of {target}"
+            f"{union[3] - union[1]:g} in units of {crs_name(target)}"
         )
     transform = Affine(
         resolution,
@@ -137,6 +137,19 @@ def is_anchored(grid: GeoBox) -> bool:
     a = grid.affine
     lines = (a.c / a.a, a.f / a.e)
     return a.a == -a.e and all(abs(n - round(n)) < 1e-3 for n in lines)
+
+
+def crs_name(crs: CRS | None) -> str:
+    """Short name of a CRS, such as EPSG:32611.
+
+    Examples
+    --------
+    >>> crs_name(CRS(CRS("EPSG:32611").to_wkt()))
+    'EPSG:32611'
+    """
+    if crs is None:
+        return "no CRS"
+    return f"EPSG:{crs.epsg}" if crs.epsg else crs.proj.name
 
 
 def _known_crs(crs: Any) -> CRS:

@@ -14,6 +14,7 @@ from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
 from cube_denoise.conventions import X, Y
+from cube_denoise.grid import crs_name
 
 LONGITUDES_LATITUDES = "EPSG:4326"
 _EDGE = 1e-6
@@ -69,7 +70,9 @@ def region_of(
     right, bottom = ~grid.affine * (bounds.right, bounds.bottom)
     limits = np.array([[top, bottom], [left, right]])
     if not np.isfinite(limits).all():
-        raise ValueError(f"{name} cannot be placed on the grid, which is in {grid.crs}")
+        raise ValueError(
+            f"{name} cannot be placed on the grid, which is in {crs_name(grid.crs)}"
+        )
     first = np.floor(limits[:, 0] + _EDGE).clip(0).astype(int)
     last = np.minimum(np.ceil(limits[:, 1] - _EDGE), grid.shape).astype(int)
     if (last <= first).any():
