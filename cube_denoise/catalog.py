@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -53,6 +53,7 @@ def search(
     filters: Sequence[str] | None = None,
     incidence_angle: float | None = None,
     heading: float | None = None,
+    static: Sequence[str] = (),
 ) -> list[Interferogram]:
     """Find interferograms in a STAC API, a static catalog, an item list or a stack.
 
@@ -76,6 +77,8 @@ def search(
         ``"insar:temporal_baseline<=48"``. An item without the property is left out.
     incidence_angle, heading : float, optional
         Degrees; of OPERA's DISP-S1 products, which do not tell them.
+    static : sequence of str, optional
+        Or their static layers, paths or addresses, as of `opera.read_opera`.
 
     Returns
     -------
@@ -84,9 +87,12 @@ def search(
         the name of their product alone (`source_profiles`) the headers are read; one
         that is broken or gone is left out, with a logged warning.
     """
-    for name, texts in (("collections", collections), ("filters", filters)):
+    lists = {"collections": collections, "filters": filters, "static": static}
+    for name, texts in lists.items():
         if isinstance(texts, str):
             raise ValueError(f"{name}={texts!r} must be a list")
+    look: dict[str, Any]
+    look = {"incidence_angle": incidence_angle, "heading": heading, "static": static}
     if datetime is not None and not isinstance(datetime, str):
         raise ValueError(
             f"{datetime=} must be text, such as '2018' or '2018-01-01/2018-07-31'"
@@ -98,9 +104,7 @@ def search(
         check_bbox(bbox)
     items: Iterator[pystac.Item]
     if is_stack_file(source):
-        read, _ = find_products(
-            source, incidence_angle=incidence_angle, heading=heading
-        )
+        read, _ = find_products(source, **look)
         items = (to_item(record) for record in read)
     elif source_profiles.applies(source, collections):
         places = {"collections": collections, "bbox": bbox}
@@ -139,7 +143,7 @@ def search(
         found[key] = record
     records = []
     entries = list(found.values())
-    for record, entry in _read_headers(entries, incidence_angle, heading):
+    for record, entry in _read_headers(entries, look):
         if isinstance(entry, NamedProduct):
             told = {**to_item(record).properties, **entry.properties}
             if not all(condition.holds(told) for condition in conditions):
@@ -152,17 +156,11 @@ def search(
 
 
 def _read_headers(
-    found: Sequence[Interferogram | NamedProduct],
-    incidence_angle: float | None,
-    heading: float | None,
+    found: Sequence[Interferogram | NamedProduct], look: Mapping[str, Any]
 ) -> Iterator[tuple[Interferogram, Interferogram | NamedProduct]]:
     """Records, and what was found of each, in that order."""
     named = [p for p in found if isinstance(p, NamedProduct)]
-    read = iter(
-        source_profiles.read_named(
-            named, incidence_angle=incidence_angle, heading=heading
-        )
-    )
+    read = iter(source_profiles.read_named(named, **look))
     for entry in found:
         record = next(read) if isinstance(entry, NamedProduct) else entry
         if record is not None:

@@ -17,8 +17,8 @@ def read_job(path: str | Path) -> dict[str, Any]:
     ----------
     path : str or pathlib.Path
         YAML with the keys of `pipeline.JOB_KEYS`. Paths are ``source`` and ``cube``,
-        the ``reference`` of ``invert`` where it names a file, and the ``method`` of
-        ``correct`` where it has a slash in it.
+        the ``static`` layers of ``search``, the ``reference`` of ``invert`` where it
+        names a file, and the ``method`` of ``correct`` where it has a slash in it.
 
     Returns
     -------
@@ -80,6 +80,9 @@ def with_paths(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     for key in ("source", "cube"):
         if isinstance(job.get(key), str):
             job[key] = near(job[key], folder)
+    asked = job.get("search") or {}
+    if isinstance(static := asked.get("static"), list):
+        job["search"] = {**asked, "static": [near(str(s), folder) for s in static]}
     invert = job.get("invert") or {}
     if isinstance(place := invert.get("reference"), str) and place != "auto":
         job["invert"] = {**invert, "reference": near(place, folder)}

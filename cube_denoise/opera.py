@@ -8,6 +8,7 @@ where ``recommended_mask`` or ``connected_component_labels`` is 0 are no data. T
 hold no look direction: it comes from the static layers beside them, or is given.
 """
 
+import functools
 import re
 import warnings
 from collections.abc import Sequence
@@ -59,12 +60,19 @@ STATIC = {"los": "line_of_sight_enu.tif", "elevation": "dem.tif"}
 _IDENTITY = "/identification"
 
 
+def is_static(href: str) -> bool:
+    """Whether a file is a static layer that is used, by its name."""
+    name = f"{stem_of(href)}.tif"
+    return "DISP-S1-STATIC_F" in name and name.endswith((*STATIC.values(),))
+
+
 def read_opera(
     href: str | Path,
     *,
     track: str | None = None,
     incidence_angle: float | None = None,
     heading: float | None = None,
+    static: Sequence[str | Path] = (),
 ) -> Interferogram:
     """Read the record of one DISP-S1 product, or of one GeoTIFF as dolphin names it.
 
@@ -77,8 +85,11 @@ def read_opera(
         Such as ``"D078"``; else from the product. A GeoTIFF does not tell it.
     incidence_angle, heading : float, optional
         Degrees from the vertical, and of the flight direction clockwise from north;
-        needed where no static layer ``*line_of_sight_enu.tif`` of the frame is beside
-        the product.
+        needed where there is no static layer ``*line_of_sight_enu.tif`` of the frame.
+    static : sequence of str or path, optional
+        Static layers, ``OPERA_L3_DISP-S1-STATIC_F..._line_of_sight_enu.tif`` and
+        ``..._dem.tif``, local or ``https://`` or ``s3://`` addresses; of several frames
+        those are taken that the product is of. Those beside a local product are found.
 
     Returns
     -------
@@ -100,12 +111,14 @@ def read_opera(
     read = _geotiff if href.endswith(".tif") else _netcdf
     found = read(href, track)
     check_heading(heading, found["track"])
-    layers = {} if is_remote(href) else _static(Path(href), found["frame"])
+    beside = [] if is_remote(href) else _beside(Path(href))
+    layers = _static([*beside, *map(absolute, static)], found["frame"])
     if "los_up" not in layers and (incidence_angle is None or heading is None):
         raise ValueError(
             f"{without_secrets(href)} does not tell its look direction: put the static "
-            f"layer of its frame, *{STATIC['los']}, beside it, or give incidence_angle "
-            "and heading (cube-denoise index --incidence --heading), degrees"
+            f"layer of its frame, *{STATIC['los']}, beside it, or give static, its "
+            "place, or incidence_angle and heading, degrees (cube-denoise index "
+            "--static, --incidence --heading)"
         )
     if "los_up" in layers:
         check_look_rasters(layers["los_east"], layers["los_up"], found["track"])
@@ -214,21 +227,32 @@ def _geotiff(href: str, track: str | None) -> dict[str, Any]:
     }
 
 
-def _static(path: Path, frame: str) -> dict[str, Asset]:
-    """Look vector and elevation of the static layers beside a product."""
+def _beside(path: Path) -> list[str]:
+    places = (path.parent, path.parent / "static")
+    return [str(f) for p in places for f in sorted(p.glob("*.tif"))]
+
+
+def _static(files: Sequence[str], frame: str) -> dict[str, Asset]:
+    """Look vector and elevation of the static layers of a frame, the last there are."""
     start = f"OPERA_L3_DISP-S1-STATIC_F{int(frame):05d}_" if frame else ""
     found = {}
-    places: Sequence[Path] = (path.parent, path.parent / "static")
     for kind, end in STATIC.items():
-        files = [f for p in places for f in sorted(p.glob(f"{start}*{end}"))]
-        if not files:
+        names = {f: f"{stem_of(f)}.tif" for f in files}
+        there = [f for f, n in names.items() if n.startswith(start) and n.endswith(end)]
+        if not there:
             continue
         roles = ("los_east", "los_north", "los_up") if kind == "los" else (kind,)
+        declared = _nodata(there[-1])
+        nodata = 0.0 if kind == "los" and declared is None else declared
         for band, role in enumerate(roles, 1):
-            declared = read_raster(files[-1], band).nodata
-            nodata = 0.0 if kind == "los" and declared is None else declared
-            found[role] = Asset(str(files[-1]), role, ROLES[role], nodata, band=band)
+            found[role] = Asset(there[-1], role, ROLES[role], nodata, band=band)
     return found
+
+
+@functools.lru_cache(maxsize=8)
+def _nodata(href: str) -> float | None:
+    """That of a static layer, which all products of a frame have in common."""
+    return read_raster(href).nodata
 
 
 def _track(file: Any, href: str) -> str:

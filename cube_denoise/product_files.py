@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+from rasterio.windows import Window
 
 from cube_denoise import hdf5_access
 from cube_denoise import raster_access as rasters
@@ -207,8 +208,14 @@ def check_look_rasters(east: Asset, up: Asset, track: str) -> None:
 
 @functools.lru_cache(maxsize=8)
 def _coarse_mean(asset: Asset) -> float:
+    """Mean of the middle of a raster; where that is empty, of all, seen coarsely."""
     with rasters.opened(asset.href) as source:
-        shape = tuple(min(n, 64) for n in source.shape)
-        values = source.read(asset.band, out_shape=shape).astype("float64")
-    valid = np.isfinite(values) & (values != asset.nodata)
-    return float(values[valid].mean()) if valid.any() else math.nan
+        sizes = [min(n, 64) for n in source.shape]
+        starts = [(n - k) // 2 for n, k in zip(source.shape, sizes, strict=True)]
+        middle = Window(starts[1], starts[0], sizes[1], sizes[0])
+        for part in ({"window": middle}, {"out_shape": sizes}):
+            values = source.read(asset.band, **part).astype("float64")
+            valid = np.isfinite(values) & (values != asset.nodata)
+            if valid.any():
+                return float(values[valid].mean())
+    return math.nan

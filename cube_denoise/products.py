@@ -50,6 +50,7 @@ def find_products(
     track: str | None = None,
     incidence_angle: float | None = None,
     heading: float | None = None,
+    static: Sequence[str | Path] = (),
 ) -> tuple[list[Interferogram], dict[str | Path, str]]:
     """Read every product at a place, whoever made it.
 
@@ -65,6 +66,9 @@ def find_products(
         Such as ``"A005"``; else as the products tell.
     incidence_angle, heading : float, optional
         Degrees; of DISP-S1 products without static layers, see `opera.read_opera`.
+    static : sequence of str or path, optional
+        Static layers of DISP-S1 products. Those beside products, in folders and in
+        buckets, are found.
 
     Returns
     -------
@@ -80,11 +84,17 @@ def find_products(
 
     def read(href: str | Path) -> Interferogram:
         return read_product(
-            href, track=track, incidence_angle=incidence_angle, heading=heading
+            href,
+            track=track,
+            incidence_angle=incidence_angle,
+            heading=heading,
+            static=static,
         )
 
     if places.is_bucket(place) and not is_product(place):
-        return _read_all(list(_product_objects(str(place))), read)
+        objects = sorted(_objects(str(place)))
+        static = [*(o for o in objects if opera.is_static(o)), *static]
+        return _read_all([o for o in objects if is_product(o)], read)
     if is_remote(place):
         return [read(place)], {}
     place = Path(place).resolve()
@@ -94,10 +104,10 @@ def find_products(
         return found + others, unreadable | bad
     if is_stack_file(place) and (is_product(place) or _is_agencys(place)):
         return [read(place)], {}
-    if incidence_angle is not None or heading is not None:
+    if incidence_angle is not None or heading is not None or static:
         raise ValueError(
-            f"{incidence_angle=} and {heading=} are for DISP-S1 products, and {place} "
-            "has none"
+            f"{incidence_angle=}, {heading=} and {static=} are for DISP-S1 products, "
+            f"and {place} has none"
         )
     if is_stack_file(place):
         with product(place) as file:
@@ -124,6 +134,7 @@ def read_product(
     track: str | None = None,
     incidence_angle: float | None = None,
     heading: float | None = None,
+    static: Sequence[str | Path] = (),
 ) -> Interferogram:
     """Read the record of one product file of ARIA, NISAR or OPERA, by its name.
 
@@ -133,7 +144,7 @@ def read_product(
         Path, or ``https://`` or ``s3://`` address.
     track : str, optional
         Such as ``"A005"``; else as the product tells.
-    incidence_angle, heading : float, optional
+    incidence_angle, heading, static
         As in `find_products`.
 
     Raises
@@ -144,13 +155,17 @@ def read_product(
     reader = _reader_of(href)
     if reader == "opera":
         return read_opera(
-            href, track=track, incidence_angle=incidence_angle, heading=heading
+            href,
+            track=track,
+            incidence_angle=incidence_angle,
+            heading=heading,
+            static=static,
         )
     name = stem_of(str(href))
-    if incidence_angle is not None or heading is not None:
+    if incidence_angle is not None or heading is not None or static:
         raise ValueError(
-            f"{incidence_angle=} and {heading=} are for DISP-S1 products: {name} is "
-            "none, or not named as one"
+            f"{incidence_angle=}, {heading=} and {static=} are for DISP-S1 products: "
+            f"{name} is none, or not named as one"
         )
     if reader is None:
         raise ValueError(
@@ -176,8 +191,8 @@ def _product_files(folder: Path) -> Iterator[Path]:
                 yield file
 
 
-def _product_objects(url: str) -> Iterator[str]:
-    """Addresses of product files in a bucket, at a place or below."""
+def _objects(url: str) -> Iterator[str]:
+    """Addresses of what is in a bucket, at a place or below."""
     import obstore
 
     folder, _, query = url.partition("?")
@@ -185,8 +200,7 @@ def _product_objects(url: str) -> Iterator[str]:
         for batch in obstore.list(places.object_store(url)):
             for entry in batch:
                 href = f"{folder.rstrip('/')}/{entry['path']}"
-                if is_product(href):
-                    yield f"{href}?{query}" if query else href
+                yield f"{href}?{query}" if query else href
     except places.PlaceError:
         raise
     except Exception as error:

@@ -53,15 +53,11 @@ class NamedProduct:
     later: datetime
     version: str
 
-    def read(
-        self, incidence_angle: float | None, heading: float | None
-    ) -> Interferogram:
-        """Read the header of the product; errors as of `products.read_product`."""
-        look = (incidence_angle, heading)
+    def read(self, **look: Any) -> Interferogram:
+        """Read the header of the product; options and errors of `read_product`."""
         if opera.NAME.fullmatch(stem_of(self.href)) is None:
-            look = None, None
-        found = read_product(self.href, incidence_angle=look[0], heading=look[1])
-        return replace(found, version=self.version)
+            look = {}
+        return replace(read_product(self.href, **look), version=self.version)
 
 
 def applies(source: str | Path, collections: Sequence[str] | None) -> bool:
@@ -116,12 +112,16 @@ def named_product(item: pystac.Item) -> NamedProduct | None:
 
 
 def read_named(
-    products: Sequence[NamedProduct],
-    *,
-    incidence_angle: float | None,
-    heading: float | None,
+    products: Sequence[NamedProduct], **look: Any
 ) -> list[Interferogram | None]:
     """Read the headers of products; one that is broken or gone is told, and None.
+
+    Parameters
+    ----------
+    products : sequence of NamedProduct
+    **look
+        ``incidence_angle``, ``heading`` and ``static`` of DISP-S1 products, as of
+        `products.read_product`.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def read_named(
     with progress("read headers", len(products), unit="products") as advance:
         for product in products:
             try:
-                found.append(product.read(incidence_angle, heading))
+                found.append(product.read(**look))
             except PlaceError:
                 raise
             except ValueError as error:

@@ -6,9 +6,11 @@ import h5py
 import numpy as np
 import pytest
 import rasterio
+import s3_server
 import xarray as xr
 from agency_products import COLUMNS, ROWS, WAVELENGTH, write_opera, write_static
 from command_line import call, done, mistake
+from web_site import serving
 
 import cube_denoise as cd
 from cube_denoise.catalog import from_item, to_item
@@ -49,7 +51,7 @@ def write_all(folder: Path) -> None:
         )
 
 
-def cube_of(place: Path, folder: Path, *options: object) -> xr.Dataset:
+def cube_of(place: Path | str, folder: Path, *options: object) -> xr.Dataset:
     done("index", place, "-o", folder / "catalog.json", *options)
     done("search", folder / "catalog.json", "-o", folder / "items.json")
     shapes = ("--chunk", 128, "--shard", 512)
@@ -106,6 +108,41 @@ def test_the_look_is_given_where_no_layer_tells_it(tmp_path: Path) -> None:
     np.testing.assert_allclose(there, los_unit_vector(38.0, -13.0), rtol=1e-6)
     (tmp_path / "none").mkdir()
     assert "for DISP-S1 products" in mistake("index", tmp_path / "none", *options)
+
+
+def test_static_layers_of_a_server_and_a_bucket(
+    s3_of_all: s3_server.Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Given by their addresses, or found beside products in a bucket."""
+    s3_of_all.use(monkeypatch)
+    products, layers = tmp_path / "in", tmp_path / "layers"
+    write_all(products)
+    write_static(layers, frame=9999)  # of another frame
+    look, height = write_static(layers)
+    bucket = f"s3://{s3_server.BUCKET}/disp"
+    for path in (*products.iterdir(), *layers.iterdir()):
+        place = f"{bucket}/static" if path.suffix == ".tif" else bucket
+        s3_server.put(place, path.name, path)
+    with serving(layers, lambda request: None) as site:
+        addresses = [site.url(path.name) for path in sorted(layers.iterdir())]
+        options = [word for a in reversed(addresses) for word in ("--static", a)]
+        cubes = [
+            cube_of(products, tmp_path / "server", *options),
+            cube_of(bucket, tmp_path / "bucket"),
+        ]
+        record = read_opera(next(products.glob("*.nc")), static=addresses)
+        assert record.assets["los_up"].href in addresses
+    for cube in cubes:
+        for layer, name in zip(look, ("los_east", "los_north", "los_up"), strict=True):
+            np.testing.assert_allclose(cube[name], layer, rtol=1e-6)
+        np.testing.assert_allclose(cube.elevation, height)
+    xr.testing.assert_equal(cubes[0].unwrapped_phase, cubes[1].unwrapped_phase)
+    lost = f"{bucket}/static/OPERA_L3_DISP-S1-STATIC_F08882_x_line_of_sight_enu.tif"
+    with pytest.raises(ValueError, match=r"line_of_sight_enu.tif cannot be read"):
+        read_opera(next(products.glob("*.nc")), static=[lost])
+    with pytest.raises(ValueError, match="does not tell its look direction"):
+        read_opera(next(products.glob("*.nc")), static=addresses[2:])
+    assert "static=" in mistake("index", layers, "--static", addresses[0])
 
 
 def test_records_survive_as_stac(tmp_path: Path) -> None:

@@ -10,6 +10,11 @@ from cube_denoise.cli.application import Box, command, numbers
 
 log = logging.getLogger(__name__)
 
+STATIC_HELP = (
+    "Static layers of DISP-S1 products, *_line_of_sight_enu.tif and *_dem.tif: paths "
+    "or addresses; repeatable. Those beside products are found."
+)
+
 
 @command
 def index(
@@ -82,6 +87,7 @@ def index(
             help="Degrees from north; else --acquisitions. Also of DISP-S1 products."
         ),
     ] = None,
+    static: Annotated[list[str] | None, typer.Option(help=STATIC_HELP)] = None,
     baselines: Annotated[
         str | None, typer.Option(help="CSV: reference, secondary, bperp_mean_m.")
     ] = None,
@@ -136,7 +142,11 @@ def index(
         if given:
             raise ValueError(f"{', '.join(given)} describe a stack: give --pattern too")
         found, unreadable = products.find_products(
-            place, track=track, incidence_angle=incidence, heading=heading
+            place,
+            track=track,
+            incidence_angle=incidence,
+            heading=heading,
+            static=static or (),
         )
         for product, reason in unreadable.items():
             log.warning("left out %s: %s", PurePath(product).name, reason)
@@ -147,6 +157,10 @@ def index(
             )
     elif track is None:
         raise ValueError("--pattern needs --track, such as A005")
+    elif static:
+        raise ValueError(
+            "--static is of DISP-S1 products: it does not go with --pattern"
+        )
     else:
         found = products.read_raster_stack(
             place,
@@ -205,6 +219,7 @@ def search(
     heading: Annotated[
         float | None, typer.Option(help="Degrees from north; likewise.")
     ] = None,
+    static: Annotated[list[str] | None, typer.Option(help=STATIC_HELP)] = None,
 ) -> None:
     """Find interferograms and write the list of them (without -o: show it).
 
@@ -228,6 +243,7 @@ def search(
         filters=filters,
         incidence_angle=incidence,
         heading=heading,
+        static=static or (),
     )
     if not found:
         raise ValueError(f"{source} has no interferogram that fits the search")
