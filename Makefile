@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: env demo test test-slow test-cloud check format clean
+.PHONY: env demo test test-slow test-cloud check warm format clean
 
 env: .venv/.stamp
 
@@ -16,7 +16,8 @@ demo: env
 	$(BIN)/cube-denoise demo demo
 
 # One thread in each process of the tests: more would wait for each other.
-test: env check
+test: env
+	$(MAKE) -j 2 check warm
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n auto --maxprocesses 4 --dist loadfile
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=300 -n 2 notebooks
 
@@ -32,6 +33,10 @@ check: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What numba compiles is kept: processes that begin at once would each compile it.
+warm: env
+	OMP_NUM_THREADS=1 $(BIN)/python -m cube_denoise.warm
 
 format: env
 	$(BIN)/ruff check --fix .
