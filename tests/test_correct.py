@@ -35,6 +35,15 @@ REGIONS: list[dict[str, slice]] = [{}, {"y": slice(37, 281), "x": slice(130, 277
 SIZE = (290, 280)
 """More than one tile of 256."""
 LAYOUTS = [(64, 128), (90, 180), (256, 1024)]
+WORKERS = pytest.mark.parametrize(
+    ("scheduler", "count"),
+    [
+        ("threads", 1),
+        ("threads", 2),
+        ("processes", 2),
+        pytest.param("processes", 1, marks=pytest.mark.slow),
+    ],
+)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +72,7 @@ def cubes(
 
 @pytest.fixture(scope="module")
 def pools() -> Iterator[dict[int, Executor]]:
-    """One and two processes, started once."""
+    """One and two processes, each started once, when first used."""
     spawn = get_context("spawn")
     made: dict[int, Executor] = {
         n: ProcessPoolExecutor(n, mp_context=spawn) for n in (1, 2)
@@ -117,8 +126,7 @@ def model(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore:1 pairs are more than half missing")
-@pytest.mark.parametrize("scheduler", ["threads", "processes"])
-@pytest.mark.parametrize("count", [1, 2])
+@WORKERS
 @pytest.mark.parametrize("region", REGIONS, ids=["whole", "part"])
 @pytest.mark.parametrize("block", [180, 128, 256])
 def test_blocks_regions_and_workers_do_not_matter(
@@ -165,8 +173,7 @@ def test_so_it_is_with_dilations_and_elevation(
     close("correct, dilated", found.values, expected)
 
 
-@pytest.mark.parametrize("scheduler", ["threads", "processes"])
-@pytest.mark.parametrize("count", [1, 2])
+@WORKERS
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_cubes_of_any_chunking_are_corrected_alike(
     cubes: dict[tuple[int, int], Path],
