@@ -28,6 +28,7 @@ from cube_denoise import places, store
 from cube_denoise.conventions import PAIR, TIME
 from cube_denoise.grid import grid_of, is_anchored
 from cube_denoise.json_objects import JsonObjects, below, join
+from cube_denoise.longitudes import bounds_of, outline, union
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class ArchivedFrame:
     snapshot: str
     """State of the cube when the item was written."""
     bbox: tuple[float, float, float, float]
-    """West, south, east, north, degrees."""
+    """West, south, east, north, degrees; west > east across the antimeridian."""
 
 
 def frames(url: str | Path) -> list[ArchivedFrame]:
@@ -247,7 +248,7 @@ def _collection(
         id=known.get("id", "frames"),
         description="Cubes of interferograms, one for each track and frame.",
         extent=pystac.Extent(
-            pystac.SpatialExtent([_each(boxes) if boxes else _EVERYWHERE]),
+            pystac.SpatialExtent([union(boxes) if boxes else _EVERYWHERE]),
             pystac.TemporalExtent(open_ended),
         ),
         license="other",
@@ -264,12 +265,6 @@ def _collection(
     return made | {"links": [root, *links, *new]}
 
 
-def _each(boxes: list[list[float]]) -> list[float]:
-    """Union of boxes."""
-    rules: tuple[Callable[..., float], ...] = (min, min, max, max)
-    return [f(v) for f, v in zip(rules, zip(*boxes, strict=True), strict=True)]
-
-
 def _item(
     url: str | Path,
     name: str,
@@ -279,15 +274,14 @@ def _item(
     cube: xr.Dataset,
 ) -> dict[str, Any]:
     grid = grid_of(cube.attrs)
-    shape = grid.footprint("EPSG:4326", npoints=4)
+    ring = grid.footprint("EPSG:4326", npoints=4).exterior.coords
     first, last = _dates(cube)
     track = str(cube.attrs["track"])
     code = {k: cube.attrs[k] for k in ("proj:code", "proj:wkt2") if k in cube.attrs}
-    bounds = shape.boundingbox
     item = pystac.Item(
         id=name,
-        geometry=shape.json,
-        bbox=[bounds.left, bounds.bottom, bounds.right, bounds.top],
+        geometry=outline(ring),
+        bbox=bounds_of(ring),
         datetime=None,
         properties={
             "start_datetime": first,

@@ -17,13 +17,13 @@ import pystac
 
 from cube_denoise import source_profiles
 from cube_denoise.conditions import (
-    check_bbox,
-    intersects,
+    checked_bbox,
     orbit_conditions,
     overlaps,
     parse_condition,
     parse_interval,
 )
+from cube_denoise.longitudes import bounds_of, touch, union
 from cube_denoise.products import Interferogram, find_products, is_stack_file
 from cube_denoise.resolve import resolve
 from cube_denoise.source_profiles import NamedProduct
@@ -66,7 +66,8 @@ def search(
     collections : sequence of str, optional
         Ids of the collections to look in; otherwise all.
     bbox : sequence of 4 float, optional
-        West, south, east, north, degrees; footprints that touch it are found.
+        West, south, east, north, degrees; footprints that touch it are found. Across
+        the antimeridian west > east, or east > 180.
     datetime : str, optional
         A date or ``start/end`` (``..`` = open). Pairs are found whose time from
         reference to secondary has a moment in common with it.
@@ -101,7 +102,7 @@ def search(
     conditions += orbit_conditions(orbit) if orbit is not None else []
     interval = parse_interval(datetime)
     if bbox is not None:
-        check_bbox(bbox)
+        bbox = checked_bbox(bbox)
     items: Iterator[pystac.Item]
     if is_stack_file(source):
         read, _ = find_products(source, **look)
@@ -129,14 +130,14 @@ def search(
             if product is None or condition.name in told
         ):
             continue
-        if bbox and item.bbox and not intersects(bbox, item.bbox):
+        if bbox and item.bbox and not touch(bbox, item.bbox):
             continue
         if product is not None:
             if overlaps(product.earlier, product.later, interval):
                 found[key] = product
             continue
         record = from_item(item)
-        if bbox and not item.bbox and not intersects(bbox, _bounds(record)):
+        if bbox and not item.bbox and not touch(bbox, _bounds(record)):
             continue
         if not overlaps(record.reference_time, record.secondary_time, interval):
             continue
@@ -148,7 +149,7 @@ def search(
             told = {**to_item(record).properties, **entry.properties}
             if not all(condition.holds(told) for condition in conditions):
                 continue
-            if bbox and not intersects(bbox, _bounds(record)):
+            if bbox and not touch(bbox, _bounds(record)):
                 continue
         records.append(record)
     logger.info("%s: %d interferograms", source, len(records))
@@ -227,8 +228,6 @@ def write_catalog(
         raise ValueError(
             f"interferograms have ids {twice} more than once: resolve them"
         )
-    bounds = [_bounds(r) for r in records]
-    west, south, east, north = zip(*bounds, strict=True)
     times = (
         min(r.reference_time for r in records),
         max(r.secondary_time for r in records),
@@ -237,7 +236,7 @@ def write_catalog(
         id=collection,
         description="Unwrapped interferograms, one item per pair.",
         extent=pystac.Extent(
-            pystac.SpatialExtent([[min(west), min(south), max(east), max(north)]]),
+            pystac.SpatialExtent([union([_bounds(r) for r in records])]),
             pystac.TemporalExtent([[*times]]),
         ),
         license="other",
@@ -286,8 +285,7 @@ def _near(href: str, folder: Path) -> str:
 
 def _bounds(record: Interferogram) -> list[float]:
     """West, south, east, north, degrees."""
-    ring = footprint(record)
-    return [f(axis) for f in (min, max) for axis in zip(*ring, strict=True)]
+    return bounds_of(footprint(record))
 
 
 def _write_json(path: Path, data: Any) -> None:

@@ -1,5 +1,6 @@
 """Conditions of a search: on properties, on the time span, on the footprint."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -141,22 +142,31 @@ def overlaps(start: datetime, end: datetime, interval: Interval) -> bool:
     return (last is None or start <= last) and (first is None or end >= first)
 
 
-def check_bbox(bbox: Sequence[float]) -> None:
-    """Refuse a bounding box that is not west, south, east, north."""
-    if len(bbox) != 4 or not (-90 <= bbox[1] < bbox[3] <= 90 and bbox[0] < bbox[2]):
-        raise ValueError(
-            f"bbox={tuple(bbox)} must be west < east and south < north, in degrees"
-        )
+def checked_bbox(bbox: Sequence[float]) -> list[float]:
+    """Box with longitudes from -180 to 180; west > east across the antimeridian.
 
-
-def intersects(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Tell whether two boxes (west, south, east, north) have a point in common."""
-    return (
-        one[0] <= other[2]
-        and other[0] <= one[2]
-        and one[1] <= other[3]
-        and other[1] <= one[3]
+    Raises
+    ------
+    ValueError
+        If it is not west, south, east, north.
+    """
+    wrong = ValueError(
+        f"bbox={tuple(bbox)} must be west < east and south < north, in degrees; across "
+        "the antimeridian west > east, or east > 180"
     )
+    if isinstance(bbox, str) or len(bbox) != 4:
+        raise wrong
+    if not all(isinstance(v, int | float) and math.isfinite(v) for v in bbox):
+        raise wrong
+    west, south, east, north = map(float, bbox)
+    if west > east and not (-180 <= east <= west - 180 and west <= 180):
+        raise wrong
+    if not (-90 <= south < north <= 90 and -360 <= west != east <= 360):
+        raise wrong
+    if east - west >= 360:
+        return [-180.0, south, 180.0, north]
+    inside = [v if -180 <= v <= 180 else (v + 180) % 360 - 180 for v in (west, east)]
+    return [inside[0], south, inside[1], north]
 
 
 def _span(part: str, text: str) -> Interval:

@@ -59,6 +59,7 @@ from pystac.utils import datetime_to_str, str_to_datetime
 
 from cube_denoise.conventions import SPEED_OF_LIGHT
 from cube_denoise.file_parts import Part
+from cube_denoise.longitudes import bounds_of, continuous, outline
 from cube_denoise.products import ROLES, Asset, Interferogram, earlier_first
 
 EXTENSIONS = tuple(
@@ -117,8 +118,8 @@ def to_item(interferogram: Interferogram) -> pystac.Item:
     ring = footprint(record)
     item = pystac.Item(
         id=record.id,
-        geometry={"type": "Polygon", "coordinates": [ring]},
-        bbox=[f(axis) for f in (min, max) for axis in zip(*ring, strict=True)],
+        geometry=outline(ring),
+        bbox=bounds_of(ring),
         datetime=record.secondary_time,
         start_datetime=record.reference_time,
         end_datetime=record.secondary_time,
@@ -230,7 +231,10 @@ def frame_property(frame: str) -> str | int | None:
 
 
 def footprint(interferogram: Interferogram) -> list[list[float]]:
-    """Outline of the phase raster: closed ring of [longitude, latitude], degrees."""
+    """Outline of the phase raster: closed ring of [longitude, latitude], degrees.
+
+    Across the antimeridian it goes on beyond 180.
+    """
     from rasterio.warp import transform
 
     rows, columns = interferogram.shape
@@ -243,7 +247,7 @@ def footprint(interferogram: Interferogram) -> list[list[float]]:
         [a * i + b * j + c for i, j in pixels],
         [d * i + e * j + f for i, j in pixels],
     )
-    return [list(point) for point in zip(longitude, latitude, strict=True)]
+    return continuous([*zip(longitude, latitude, strict=True)])
 
 
 def as_path(href: str) -> str:

@@ -23,7 +23,7 @@ FLOORS = (
     "inversion.carried_spread inversion.continuation inversion.elimination "
     "inversion.gaps inversion.incremental inversion.kernel inversion.lanes "
     "inversion.robust inversion.solver inversion.spread inversion.tensor_spread "
-    "inversion.tensor_tiles inversion.tensors inversion.tiles mintpy_files "
+    "inversion.tensor_tiles inversion.tensors inversion.tiles longitudes mintpy_files "
     "models.autoencoder "
     "models.bridge models.coloured models.diffusion models.dncnn models.latent "
     "models.registry models.restormer models.samplers models.stack "

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import odc.geo.xr  # noqa: F401  (the .odc accessor)
 import pystac
 import pytest
 import s3_server
+import xarray as xr
 from pyproj import Transformer
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
@@ -173,6 +175,23 @@ def test_stac_that_others_read(make_cube: Callable[..., Path], tmp_path: Path) -
     assert interval[1] is not None
     last = np.datetime64(interval[1].replace(tzinfo=None))
     assert last == cube["secondary_time"].values.max()
+
+
+def test_a_frame_across_the_antimeridian(
+    stack: xr.Dataset, make_cube: Callable[..., Path], tmp_path: Path
+) -> None:
+    moved = stack.assign_coords(x=stack.x - stack.x[0] + 285e3)
+    moved = moved.assign_coords(y=stack.y - stack.y[0] + 5.6e6)
+    place = tmp_path / "archive"
+    archive.add(place, "one", make_cube(moved.odc.assign_crs("EPSG:32601")))
+    (frame,) = archive.frames(place)
+    west, south, east, north = frame.bbox
+    assert 179 < west < 180 and -180 < east < -179 and south < north
+    item = JsonObjects(place).read("items/one.json")
+    collection = JsonObjects(place).read("collection.json")
+    assert item is not None and collection is not None
+    assert item.data["geometry"]["type"] == "MultiPolygon"
+    assert collection.data["extent"]["spatial"]["bbox"] == [list(frame.bbox)]
 
 
 def orbit(cube: Any) -> tuple[str, int]:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pystac
 import pytest
+from pyproj import Transformer
+from shapely.geometry import Point, shape
 
 from cube_denoise.catalog import (
     from_item,
@@ -328,6 +330,11 @@ def test_search_of_a_static_catalog(tmp_path, options, expected):
         ({"datetime": "2019/2018"}, "ends before it starts"),
         ({"bbox": [1, 2, 3]}, r"bbox=\(1, 2, 3\) must be west < east"),
         ({"bbox": [3, 2, 1, 4]}, "must be west < east"),
+        ({"bbox": [1, 4, 3, 2]}, "must be west < east"),
+        ({"bbox": [200, 0, 190, 1]}, "must be west < east"),
+        ({"bbox": [1, 2, math.nan, 4]}, "must be west < east"),
+        ({"bbox": "1,2,3,4"}, "must be west < east"),
+        ({"bbox": ["1", 2, 3, 4]}, "must be west < east"),
         ({"orbit": "X5"}, "orbit='X5' must be a track"),
     ],
 )
@@ -372,6 +379,60 @@ def test_real_stack_through_a_catalog(tmp_path):
     assert 0 < len(short) < 30
     assert all((r.secondary_time - r.reference_time).days <= 24 for r in short)
     assert len(search(path, bbox=[-99.1, 19.4, -99.0, 19.5])) == 30
+
+
+ACROSS = {"crs": "EPSG:32601", "shape": (2500, 3125)} | {
+    "transform": (80.0, 0.0, 200_000.0, 0.0, -80.0, 5_700_000.0)
+}
+"""A raster from 178.7 E to 177.7 W."""
+
+
+@pytest.mark.parametrize(
+    ("west", "east", "there"),
+    [
+        (178.9, 179.3, True),
+        (179.2, 179.9, True),
+        (-179.9, -179.0, True),
+        (179.5, -179.5, True),
+        (179.5, 180.5, True),
+        (-181.0, -180.5, True),
+        (178.0, 178.5, False),
+        (-177.5, -170.0, False),
+        (10.0, 11.0, False),
+        (-170.0, 170.0, False),
+        (-180.0, 180.0, True),
+    ],
+)
+def test_a_frame_across_the_antimeridian(west, east, there, tmp_path):
+    path = write_items([record(0, **ACROSS), record(1)], tmp_path / "items.json")
+    found = search(path, bbox=[west, 50.0, east, 51.0])
+    assert [r.id for r in found] == ["pair000"] * there
+    assert not search(path, bbox=[west, 10.0, east, 20.0])
+
+
+def test_outlines_across_the_antimeridian(tmp_path):
+    item = to_item(record(0, **ACROSS))
+    west, south, east, north = item.bbox
+    assert (west, east) == pytest.approx((178.689, -177.692), abs=1e-3)
+    area = shape(item.geometry)
+    assert area.is_valid and area.geom_type == "MultiPolygon"
+    assert area.bounds == pytest.approx((-180, south, 180, north))
+    to_degrees = Transformer.from_crs("EPSG:32601", "EPSG:4326", always_xy=True)
+    for x, y in ((210e3, 5.6e6), (300e3, 5.55e6), (440e3, 5.65e6)):
+        assert area.contains(Point(*to_degrees.transform(x, y)))
+    for x, y in ((190e3, 5.6e6), (300e3, 5.49e6), (460e3, 5.65e6)):
+        assert not area.contains(Point(*to_degrees.transform(x, y)))
+    assert from_item(item) == record(0, **ACROSS)
+    both = [record(0, **ACROSS), record(1, **ACROSS)]
+    for records, limits in (
+        (both, (west, east)),
+        ([both[0], record(1)], (-180, 180)),
+    ):
+        path = write_catalog(records, tmp_path)
+        ((left, _, right, _),) = json.loads(path.read_text())["extent"]["spatial"][
+            "bbox"
+        ]
+        assert (left, right) == limits
 
 
 def test_memory_of_an_item_list_does_not_grow_with_it(tmp_path):
