@@ -1,7 +1,7 @@
 """Plans of many frames: an archive, what all jobs share, and the frames one by one.
 
 A plan is a job (`pipeline.JOB_KEYS`) with ``archive`` and ``frames`` in the place of
-``cube``. Frames in a table are read when their turn comes, however many there are.
+``cube``. A table of frames is kept as text: each is read when its turn comes.
 """
 
 import csv
@@ -96,7 +96,7 @@ class ListedFrames:
 
 @dataclass(frozen=True)
 class FrameTable:
-    """Frames as a CSV file; positions are offsets in it.
+    """Frames as a CSV file; positions are offsets in it, as it was when it was read.
 
     Columns are keys of a frame, those below another key with a dot: ``search.orbit``.
     Cells are read as YAML but for names; what is empty is not given.
@@ -104,16 +104,16 @@ class FrameTable:
 
     path: Path
     columns: tuple[str, ...]
-    begin: int
-    """Offset of the first frame."""
+    rows: bytes = field(repr=False)
+    """What follows the first line."""
 
     @classmethod
     def of(cls, path: Path) -> "FrameTable":
-        """Read the first line of a file."""
+        """Read a file."""
         try:
             with path.open("rb") as file:
                 first = file.readline().decode("utf-8-sig")
-                begin = file.tell()
+                rows = file.read()
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"frames file {path} cannot be read: {error}") from None
         columns = tuple(name.strip() for name in next(csv.reader([first]), ()))
@@ -128,22 +128,25 @@ class FrameTable:
                 f"frames file {path} has the columns {list(columns)}: {twice[0]!r} is "
                 "given twice"
             )
-        return cls(path, columns, begin)
+        return cls(path, columns, rows)
 
     def positions(self) -> Iterator[int]:
         """Yield all positions, in the order of the plan."""
-        with self.path.open("rb") as file:
-            position = file.seek(self.begin)
-            for line in file:
-                if line.strip():
-                    yield position
-                position += len(line)
+        position = 0
+        while position < len(self.rows):
+            end = self._end(position)
+            if self.rows[position:end].strip():
+                yield position
+            position = end
+
+    def _end(self, position: int) -> int:
+        """Offset of the line after one."""
+        return self.rows.find(b"\n", position) + 1 or len(self.rows)
 
     def at(self, position: int) -> dict[str, Any]:
         """Keys and values of a frame."""
-        with self.path.open("rb") as file:
-            file.seek(position)
-            line = file.readline().decode(errors="replace").rstrip("\r\n")
+        row = self.rows[position : self._end(position)]
+        line = row.decode(errors="replace").rstrip("\r\n")
         try:
             (cells,) = csv.reader([line], strict=True)
             if len(cells) != len(self.columns):

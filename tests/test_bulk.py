@@ -319,6 +319,8 @@ def test_a_table_of_frames(six: Entries, tmp_path: Path) -> None:
     assert second.job["search"] == {"orbit": "A005"}
     assert second.job["cube"] == str(tmp_path / "archive" / "cubes" / "b")
     assert begun(plan) == ["b", "005"]
+    table.write_text("name\nanother")  # by somebody, while the plan is carried out
+    assert list(plan.frames()) == [first, second]
 
 
 def test_dates_of_yaml_are_text(six: Entries, tmp_path: Path) -> None:
