@@ -95,6 +95,13 @@ def regular_grid(
         max(a.right for a in areas),
         max(a.top for a in areas),
     )
+    sides = (union[2] - union[0], union[3] - union[1])
+    too_coarse = (
+        f"{resolution=} is larger than the area, {sides[0]:g} x {sides[1]:g} in units "
+        f"of {crs_name(target)}"
+    )
+    if resolution > 1.001 * max(sides):
+        raise ValueError(too_coarse)
     if bbox is not None:
         west, south, east, north = bbox if len(bbox) == 4 else (math.nan,) * 4
         if not (-360 <= west < east <= 360 and -90 <= south < north <= 90):
@@ -117,10 +124,7 @@ def regular_grid(
     bottom = _snap(union[1], origin[1], step_y, math.floor)
     top = _snap(union[3], origin[1], step_y, math.ceil)
     if top <= bottom or right <= left:
-        raise ValueError(
-            f"{resolution=} is larger than the area, {union[2] - union[0]:g} x "
-            f"{union[3] - union[1]:g} in units of {crs_name(target)}"
-        )
+        raise ValueError(too_coarse)
     transform = Affine(
         resolution,
         0,

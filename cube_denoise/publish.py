@@ -90,8 +90,7 @@ def publish(
         raise ValueError(f"{keep=} must be at least 1: the version that is published")
     checked = checked_product(product)
     _check_attributes(checked.attrs)
-    folder = ProductFolder(url)
-    _check_place(folder)
+    folder = check_place(url)
     for left in folder.abandoned():
         log.info("remove what a publisher left: %s", folder.place(left))
         folder.remove(left)
@@ -150,10 +149,19 @@ def _check_attributes(attributes: dict[str, Any]) -> None:
             ) from None
 
 
-def _check_place(folder: ProductFolder) -> None:
-    """Refuse to publish among something else."""
+def check_place(url: str | Path) -> ProductFolder:
+    """Folder of a product, or for one; refuse to publish among something else.
+
+    Raises
+    ------
+    ValueError
+        If the place cannot be one, or holds something else.
+    """
+    folder = ProductFolder(url)
+    if folder.local is not None and folder.local.exists() and not folder.local.is_dir():
+        raise ProductError(f"url={str(url)!r} is a file: give a folder, or a new place")
     if folder.record() is not None:
-        return
+        return folder
     names = sorted(folder.names())
     others = [n for n in names if not (NAME.fullmatch(n) or n.startswith("."))]
     if others:
@@ -161,6 +169,7 @@ def _check_place(folder: ProductFolder) -> None:
             f"url={places.without_secrets(folder.url)!r} holds something else "
             f"({', '.join(others[:3])}): give an empty place, or that of a product"
         )
+    return folder
 
 
 def _identifier(folder: ProductFolder) -> str:

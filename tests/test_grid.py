@@ -119,6 +119,7 @@ def test_rasters_of_several_crs() -> None:
         ([UTM], {"resolution": 0.0}, "resolution=0.0 must be positive"),
         ([UTM], {"resolution": float("nan")}, "must be positive"),
         ([UTM], {"resolution": 1e9}, "larger than the area"),
+        ([UTM], {"resolution": 1e6, "anchored": True}, "larger than the area"),
         ([UTM], {"bbox": (0, 0, 1, 1)}, "does not overlap"),
         ([UTM], {"bbox": (2, 0, 1, 1)}, "must be .west, south, east, north."),
         ([UTM], {"bbox": (-105, 17, -104)}, "must be .west, south, east, north."),

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import rasterio
 import xarray as xr
-from command_line import done, mistake
+from command_line import call, done, mistake
 from odc.geo.crs import CRS
 from scipy.interpolate import RegularGridInterpolator
 
@@ -187,4 +187,34 @@ def test_what_is_wrong_is_said(tmp_path):
     assert "E.geo.tif cannot be read" in mistake("join", copy, *options)
     (frame / "E.geo.tif").unlink()
     assert "lacks E.geo.tif" in mistake("join", copy, *options)
+    assert not (tmp_path / "v").exists()
+
+
+def test_one_folder_is_a_frame():
+    """The folder itself, not the one that holds it."""
+    (frame,) = read_frames([FOLDER / "014A_04939_131313"])
+    assert frame.name == "014A_04939_131313" and frame.track == "A014"
+
+
+def test_a_plate_that_the_ground_leaves_refuses_no_frame(tmp_path):
+    """Anatolia goes west faster than North America turns: no look is turned round."""
+    plate = ("--plate", "54.2,-98.8,0.63")
+    told = done("join", FOLDER, "-o", tmp_path / "v", *plate).stdout
+    assert "087A_04904_121313" in told
+
+
+def test_what_cannot_be_is_said_before_frames_are_read(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "paper.pdf").write_text("")
+    for out, words in (
+        ("ftp://x/y", "must be a local path"),
+        (tmp_path / "file", "is a file"),
+        (tmp_path / "other", "holds something else (paper.pdf)"),
+    ):
+        assert words in mistake("join", FOLDER, "-o", out)
+        assert "step between frames" not in call("join", FOLDER, "-o", out).output
+    new = ("-o", tmp_path / "v")
+    assert "plate='nan,1,1'" in mistake("join", FOLDER, *new, "--plate", "nan,1,1")
+    assert "larger than the area" in mistake("join", FOLDER, *new, "--resolution", 80)
     assert not (tmp_path / "v").exists()

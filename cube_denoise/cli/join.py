@@ -72,8 +72,9 @@ def join(
     from cube_denoise.joining.ground_files import read_ground
     from cube_denoise.joining.join import join as join_
     from cube_denoise.joining.seams import tables
-    from cube_denoise.publish import publish
+    from cube_denoise.publish import check_place, publish
 
+    check_place(out)
     ground = read_ground(gnss, plate=plate, unit=gnss_unit)
     joined = join_(
         read_frames(frames),

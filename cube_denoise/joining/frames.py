@@ -225,7 +225,9 @@ def read_frames(found: Iterable[str | Path]) -> list[Frame]:
 
 def _frames_of(place: str | Path) -> list[Frame]:
     folder = places.local_path(place)
-    if folder is not None and folder.is_dir() and _velocity_raster(folder) is None:
+    if folder is not None and folder.is_dir():
+        if _velocity_raster(folder):
+            return [read_frame(place)]
         inside = [p for p in sorted(folder.iterdir()) if _velocity_raster(p)]
         if inside:
             return [read_frame(p) for p in inside]

@@ -90,10 +90,10 @@ def _plate(text: str) -> Plate:
             f"plate={text!r} must be latitude,longitude,rate of the pole, degrees and "
             "degrees in a million years"
         ) from None
-    if abs(latitude) > 90 or abs(rate) > 10:
+    if not (abs(latitude) <= 90 and abs(longitude) <= 360 and abs(rate) <= 10):
         raise ValueError(
-            f"plate={text!r}: the latitude must be -90 to 90, the rate below 10 "
-            "degrees in a million years"
+            f"plate={text!r}: the latitude must be -90 to 90, the longitude -360 to "
+            "360, the rate -10 to 10 degrees in a million years"
         )
     return Plate(latitude, longitude, rate, PLATE_STD)
 
