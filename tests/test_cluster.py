@@ -346,7 +346,7 @@ def test_two_processes_give_what_threads_give(
     tmp_path: Path,
 ) -> None:
     """One task for each block and step, each small, whatever the step."""
-    items = find_products(product_folder)[0]
+    items = find_products(product_folder)[0][:4]
     counts: dict[str, list[int]] = {}
     for name, address in (
         ("threads", "threads"),
@@ -471,9 +471,10 @@ def test_the_path_of_a_gpu_with_a_stand_in(
         return cpu(model, group, *options)
 
     monkeypatch.setattr("cube_denoise.halo.Lattice.__init__", _small_tiles)
-    expected = make_cube()
+    pairs = stack.isel(pair=slice(2))
+    expected = make_cube(pairs)
     correct_cube(expected, plain_model, precision="float32")
-    url = make_cube()
+    url = make_cube(pairs)
     plain = device.outputs
     monkeypatch.setattr(device, "_on_gpu", launch)
     monkeypatch.setattr(device, "READERS", 3)
@@ -494,6 +495,7 @@ def _small_tiles(self: Any, shape: Any, tile: int, radius: int | None) -> None:
 # --- benchmarks -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_spilling_and_loss_are_seen() -> None:
     """What the benchmark below finds none of can be found."""
     import dask

@@ -75,7 +75,13 @@ def killed(script: str, *args: str, after: float) -> list[psutil.Process]:
     return workers
 
 
-@pytest.mark.parametrize("script", [IDLE, BUSY], ids=["idle", "busy"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(IDLE, id="idle", marks=pytest.mark.slow),
+        pytest.param(BUSY, id="busy"),
+    ],
+)
 def test_processes_end_with_a_killed_client(script: str) -> None:
     workers = killed(script, after=0.2)
     assert len(workers) == 2
@@ -172,7 +178,14 @@ def impatient() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("moment", ["while tasks run", "between tasks", "long ago"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "while tasks run",
+        pytest.param("between tasks", marks=pytest.mark.slow),
+        "long ago",
+    ],
+)
 def test_a_dead_scheduler_is_told(tmp_path: Path, moment: str) -> None:
     with (
         dask_of_processes(tmp_path) as (address, scheduler),

@@ -131,9 +131,20 @@ def test_reference_can_be_chosen(cube):
 
 CORRECTIONS = sorted(set(CLASSICAL) - {"weather", "wiener"})
 """Those that need neither delay files nor a truth."""
+QUICK = ("dncnn", "stack", "unet")
+"""Networks that are quick, of one pair and of all dates."""
 
 
-@pytest.mark.parametrize("model", [*CORRECTIONS, *zoo.shipped_models()])
+@pytest.mark.parametrize(
+    "model",
+    [
+        *CORRECTIONS,
+        *(
+            name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+            for name in zoo.shipped_models()
+        ),
+    ],
+)
 def test_what_a_correction_does_is_reported(url, cube, model):
     correct_cube(url, model, branch=model)
     corrected = store.open_cube(url, branch=model).load()
