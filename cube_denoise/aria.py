@@ -146,4 +146,9 @@ def _look(href: str, incidence: str, azimuth: str) -> dict[str, Asset]:
 
 def _moment(name: re.Match[str], which: str) -> datetime:
     text = name[which] + name["time"]
-    return datetime.strptime(text, "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+    try:
+        return datetime.strptime(text, "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+    except ValueError:
+        raise ValueError(
+            f"{name.string} tells no date and time by {name[which]} and {name['time']}"
+        ) from None

@@ -124,11 +124,22 @@ class MeshRaster(PartRaster):
 
 
 def filled(dataset: Any) -> np.ndarray:
-    """Values of a HDF5 dataset, float64, with NaN for its ``_FillValue``."""
+    """Values of a HDF5 dataset, float64, unpacked, with NaN for its ``_FillValue``."""
     values = np.asarray(dataset, "float64")
     if "_FillValue" in dataset.attrs:
         values[values == np.ravel(dataset.attrs["_FillValue"])[0]] = np.nan
-    return values
+    factor, added = packing(dataset)
+    return values * factor + added
+
+
+def packing(dataset: Any) -> tuple[float, float]:
+    """What the numbers of a HDF5 dataset are multiplied by, and what is added (CF)."""
+    names = {"scale_factor": 1.0, "add_offset": 0.0}
+    factor, added = (
+        float(np.ravel(dataset.attrs.get(name, plain))[0])
+        for name, plain in names.items()
+    )
+    return factor, added
 
 
 def image(

@@ -119,6 +119,12 @@ class Interferogram:
             raise ValueError(
                 f"{name}: wavelength={self.wavelength} must be in metres, 0.01 to 1"
             )
+        angle = self.incidence_angle
+        if angle is not None and not 5 < angle < 85:
+            raise ValueError(
+                f"{name}: incidence_angle={angle} must be in degrees from the "
+                "vertical, 5 to 85"
+            )
         if self.phase_sign not in (1, -1):
             raise ValueError(f"{name}: phase_sign={self.phase_sign} must be 1 or -1")
         if "unwrapped_phase" not in self.assets:

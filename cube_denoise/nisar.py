@@ -24,6 +24,7 @@ from cube_denoise.product_files import (
     check_look,
     grid_of,
     image,
+    known_crs,
     middle,
     moment_of,
     need,
@@ -160,6 +161,6 @@ def _crs(file: Any, group: str, href: str) -> str:
         if f"{group}/projection" in file:
             told = file[f"{group}/projection"]
             code = np.ravel(told.attrs.get("epsg_code", told[()]))[0]
-            return f"EPSG:{int(code)}"
+            return known_crs(f"EPSG:{code}", f"{group}/projection", href)
         group = group.rpartition("/")[0]
     raise ValueError(f"{without_secrets(href)} has no dataset 'projection'")

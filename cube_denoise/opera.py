@@ -34,6 +34,7 @@ from cube_denoise.product_files import (
     check_look_rasters,
     grid_of,
     image,
+    known_crs,
     middle,
     moment_of,
     need,
@@ -164,7 +165,7 @@ def _netcdf(href: str, track: str | None) -> dict[str, Any]:
             **ordered._asdict(),
             "track": track or _track(file, href),
             "wavelength": length,
-            "crs": _crs(file),
+            "crs": _crs(file, href),
             **place,
             "assets": {role: image(file, href, role, "displacement", scale=scale)}
             | masks,
@@ -266,10 +267,7 @@ def _track(file: Any, href: str) -> str:
     return f"{direction}{int(number_of(file, number, href)):03d}"
 
 
-def _crs(file: Any) -> str:
-    from pyproj import CRS
-
-    told = file["spatial_ref"].attrs["crs_wkt"]
-    crs = CRS.from_wkt(told.decode() if isinstance(told, bytes) else str(told))
-    code = crs.to_epsg()
-    return crs.to_wkt() if code is None else f"EPSG:{code}"
+def _crs(file: Any, href: str) -> str:
+    told = file["spatial_ref"].attrs.get("crs_wkt", b"")
+    text = told.decode() if isinstance(told, bytes) else str(told)
+    return known_crs(text, "crs_wkt of spatial_ref", href)

@@ -15,7 +15,7 @@ from rasterio.windows import Window
 
 from cube_denoise import hdf5_access
 from cube_denoise import raster_access as rasters
-from cube_denoise.file_parts import Part, filled
+from cube_denoise.file_parts import Part, filled, packing
 from cube_denoise.interferogram import ROLES, Asset
 from cube_denoise.places import PlaceError, without_secrets
 
@@ -97,13 +97,29 @@ def moment_of(file: Any, name: str, href: str) -> datetime:
     return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
+def known_crs(told: Any, what: str, href: str) -> str:
+    """CRS from a code or WKT: ``"EPSG:32611"``, or WKT where there is no code."""
+    from pyproj import CRS
+    from pyproj.exceptions import CRSError
+
+    try:
+        crs = CRS.from_user_input(str(told))
+    except CRSError:
+        raise ValueError(
+            f"{what} of {without_secrets(href)} is {str(told)!r}: must be a CRS"
+        ) from None
+    code = crs.to_epsg()
+    return crs.to_wkt() if code is None else f"EPSG:{code}"
+
+
 def grid_of(file: Any, x: str, y: str, href: str) -> dict[str, Any]:
     """Shape and transform of an image from the middles of its pixels."""
     steps, first = [], []
     for name in (x, y):
         middles = np.asarray(file[name], "float64")
         step = np.diff(middles)
-        if middles.ndim != 1 or len(step) == 0 or np.ptp(step) > 0.01 * abs(step[0]):
+        even = middles.ndim == 1 and len(step) and np.ptp(step) <= 0.01 * abs(step[0])
+        if not even:  # nor with NaN
             raise ValueError(
                 f"{name} of {without_secrets(href)} must be evenly spaced, at least two"
             )
@@ -125,6 +141,9 @@ def check_image(
 ) -> None:
     """Refuse an image of another shape, or in another unit than one of `units`."""
     shown = without_secrets(href)
+    kind = getattr(getattr(file[name], "dtype", None), "kind", "a group")
+    if kind not in "fiu":
+        raise ValueError(f"{shown} has {name} of kind {kind!r}: must be numbers")
     if file[name].shape != shape:
         raise ValueError(
             f"{shown} has {name} of shape {file[name].shape}: must be {shape}, as its "
@@ -137,11 +156,22 @@ def check_image(
 
 
 def image(file: Any, href: str, role: str, name: str, **changes: Any) -> Asset:
-    """Make the asset of a dataset; its ``_FillValue`` means no data."""
+    """Make the asset of a dataset; its ``_FillValue`` means no data.
+
+    Numbers that are packed (CF's ``scale_factor`` and ``add_offset``) are unpacked.
+    """
     fill = file[name].attrs.get("_FillValue")
     value = None if fill is None else float(np.ravel(fill)[0])
     nodata = None if value is None or math.isnan(value) else value
-    return Asset(href, role, ROLES[role], nodata, part=Part(name), **changes)
+    factor, added = packing(file[name])
+    scale = changes.pop("scale", 1.0)
+    return Asset(
+        *(href, role, ROLES[role], nodata),
+        scale=scale * factor,
+        offset=scale * added,
+        part=Part(name),
+        **changes,
+    )
 
 
 def middle(file: Any, name: str) -> float:

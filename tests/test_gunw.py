@@ -16,6 +16,7 @@ from agency_products import (
     WAVELENGTH,
     incidence,
     pixels,
+    put,
     ramp,
     write_aria,
     write_nisar,
@@ -179,7 +180,31 @@ def in_metres(path: Path) -> None:
         file["/science/grids/data/unwrappedPhase"].attrs["units"] = "m"
 
 
+PHASE = "/science/grids/data/unwrappedPhase"
+
+
+def a_group(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        del file[PHASE]
+        file.create_group(PHASE)
+
+
+def text(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        values = file[PHASE][()].astype("S5")
+        del file[PHASE]
+        file[PHASE] = values
+
+
+def nowhere(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        file["/science/grids/data/longitude"][0] = np.nan
+
+
 BROKEN = {
+    "group": (a_group, "unwrappedPhase of kind 'a group': must be numbers"),
+    "text": (text, "unwrappedPhase of kind 'S': must be numbers"),
+    "no place": (nowhere, "longitude .* must be evenly spaced"),
     "cut short": (cut, "cannot be read as HDF5; it may be cut short"),
     "no look": (without("/science/grids/imagingGeometry"), "lacks .*/incidenceAngle"),
     "no wavelength": (without("/science/radarMetaData"), "lacks .*/wavelength"),
@@ -203,6 +228,31 @@ def test_a_bad_product_is_left_out_and_told(kind: str, tmp_path: Path) -> None:
     assert result.exit_code == 0 and f"left out {bad.name}" in result.output
     good.unlink()
     assert "no readable product" in mistake("index", tmp_path)
+
+
+def test_packed_numbers_are_unpacked(tmp_path: Path) -> None:
+    """CF's scale_factor and add_offset, of the phase and of the look mesh."""
+    path = write_aria(tmp_path / "in", "20200130", "20200124")
+    tilt = "/science/grids/imagingGeometry/incidenceAngle"
+    with h5py.File(path, "a") as file:
+        for name, factor, added in ((PHASE, 1e-3, 2.0), (tilt, 5e-3, 39.0)):
+            stored = np.round((file[name][()] - added) / factor).astype("int16")
+            unit = file[name].attrs.get("units")
+            del file[name]
+            put(file, name, stored, -32768)
+            file[name].attrs["scale_factor"] = factor
+            file[name].attrs["add_offset"] = np.array([added])
+            if unit is not None:
+                file[name].attrs["units"] = unit
+        file[PHASE][3, 4] = -32768
+    cube = cube_of(tmp_path / "in", tmp_path)
+    expected = -ramp()
+    expected[3, 4] = np.nan
+    np.testing.assert_allclose(cube.unwrapped_phase[0], expected, atol=6e-4)
+    assert np.isnan(cube.unwrapped_phase[0, 3, 4])
+    y, x = pixels()
+    up = np.cos(np.radians(incidence(x, y, np.zeros_like(x))))
+    np.testing.assert_allclose(cube.los_up, up, atol=1e-4)
 
 
 @pytest.mark.parametrize(("letter", "turn"), [("D", 180.0), ("A", 0.0)])

@@ -183,6 +183,23 @@ def test_a_missing_group_is_told(name: str, told: str, tmp_path: Path) -> None:
         read_opera(path)
 
 
+@pytest.mark.parametrize("told", ["", "nonsense"])
+def test_a_bad_crs_is_told(told: str, tmp_path: Path) -> None:
+    path = write_opera(tmp_path, *DATES[:2], series()[1])
+    with h5py.File(path, "a") as file:
+        file["spatial_ref"].attrs["crs_wkt"] = told
+    write_static(tmp_path)
+    with pytest.raises(ValueError, match=f"is '{told}': must be a CRS"):
+        read_opera(path)
+
+
+@pytest.mark.parametrize("angle", [0.66, 128.0, -38.0])
+def test_incidence_is_in_degrees_from_the_vertical(angle: float, tmp_path) -> None:
+    path = write_opera(tmp_path, *DATES[:2], series()[1])
+    with pytest.raises(ValueError, match="must be in degrees from the vertical"):
+        read_opera(path, incidence_angle=angle, heading=-13.0)
+
+
 def test_mixed_units_and_a_file_cut_short(tmp_path: Path) -> None:
     write_static(tmp_path)
     one, other = (write_opera(tmp_path, *DATES[k : k + 2], series()[1]) for k in (0, 1))
