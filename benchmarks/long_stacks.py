@@ -111,8 +111,7 @@ def judge(asked: Asked) -> Judged:
         corrected = cube.rename(unwrapped_phase="corrected_phase")
         if name != RAW:
             made = correct(cube, name)
-            outputs = [n for n in ("corrected_phase", STD) if n in made]
-            corrected = cube.merge(made[outputs].compute(scheduler="synchronous"))
+            corrected = cube.merge(made.compute(scheduler="synchronous"))
         inverted = invert(
             corrected, variable="corrected_phase", reference=reference
         ).compute()

@@ -92,6 +92,13 @@ VARIABLES: dict[str, Variable] = {
         "standard deviation of the displacement of the date after correction",
         "as the network that corrected states it; up to a constant per date and pixel",
     ),
+    "correction_trend_share": Variable(
+        (Y, X),
+        "float32",
+        "1",
+        "part of the variance of correction_std that is of errors linear in time",
+        "as the network that corrected states it; raises velocity_std",
+    ),
     "displacement": Variable(
         (TIME, Y, X), "float32", "m", "line-of-sight displacement", _TOWARD
     ),

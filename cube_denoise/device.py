@@ -142,7 +142,7 @@ def outputs_of(
     precision: str = "float32",
     threads: int = 1,
 ) -> list[np.ndarray]:
-    """Outputs of a network that takes several arrays, and gives several, for one map.
+    """Outputs for one map of a network that takes several arrays; it may give several.
 
     Parameters
     ----------
@@ -160,7 +160,9 @@ def outputs_of(
         _gpu if device == CUDA else nullcontext(),
         _computing(getattr(model, "__self__", model), device, precision),
     ):
-        return [out[0].float().cpu().numpy() for out in model(*given)]
+        found = model(*given)
+        several = (found,) if isinstance(found, torch.Tensor) else found
+        return [out[0].float().cpu().numpy() for out in several]
 
 
 def batch_size(free: int, need: int) -> int:

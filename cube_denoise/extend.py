@@ -228,6 +228,8 @@ def plan_extension(
     told: dict[str, Any] = getattr(job.compute, "keywords", {})
     if (device := told["device"]) != "cpu":
         return None, f"{device=} keeps no states: the next update inverts in full"
+    if told["stated"] is not None:
+        return None, None  # such corrections change all pairs anew
     first, second, times = pair_indices(
         cube["reference_time"].values, cube["secondary_time"].values
     )

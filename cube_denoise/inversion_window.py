@@ -8,6 +8,7 @@ import xarray as xr
 from cube_denoise.blocks import Window
 from cube_denoise.closure import TREATMENTS, close_phase, closure_rms
 from cube_denoise.conventions import VARIABLES, X, Y, phase_to_displacement
+from cube_denoise.correction_errors import StatedErrors
 from cube_denoise.inversion.elimination import Elimination
 from cube_denoise.inversion.gaps import GAPS
 from cube_denoise.inversion.kernel import WEIGHTS
@@ -73,6 +74,7 @@ def invert_window(
     triplets: np.ndarray,
     loops: np.ndarray | None,
     wavelength: float,
+    stated: StatedErrors | None = None,
     device: str = "cpu",
 ) -> dict[str, np.ndarray]:
     """Compute the outputs of one window."""
@@ -100,12 +102,17 @@ def invert_window(
     )
     displacement = phase_to_displacement(found.phase, wavelength)
     metres = float(phase_to_displacement(1.0, wavelength)) ** 2
+    rate_variance = np.nan_to_num(found.rate_variance) * metres
+    scatter = np.nan_to_num(found.scatter) * metres
+    if stated is not None:
+        more = stated.rate_terms(cube, window, displacement, design)
+        rate_variance, scatter = rate_variance + more[0], scatter + more[1]
     fit = fit_model(
         displacement,
         design,
         uncertainty=settings.uncertainty,
-        propagated=np.nan_to_num(found.rate_variance) * metres,
-        expected=np.nan_to_num(found.scatter) * metres,
+        propagated=rate_variance,
+        expected=scatter,
     )
     outputs: dict[str, np.ndarray] = {
         "displacement": displacement,

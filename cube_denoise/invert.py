@@ -17,6 +17,7 @@ from cube_denoise.conventions import (
     X,
     Y,
 )
+from cube_denoise.correction_errors import stated_errors
 from cube_denoise.inversion.solver import check_device
 from cube_denoise.inversion_window import OUTPUTS, Settings, invert_window
 from cube_denoise.network import (
@@ -126,7 +127,8 @@ def invert(
         at the reference date, which is named in the attribute ``reference_time``.
         ``displacement_std``, m, of the same from the coherence of the pairs and the
         residuals' size (`inversion.solver.solve`, `errors`). On (y, x): ``velocity``
-        and ``velocity_std`` (m/yr, see `velocity.fit_model` for what the latter holds;
+        and ``velocity_std`` (m/yr, see `velocity.fit_model` for what the latter holds,
+        with the errors that the correction of the pairs states, `correction_errors`;
         two dates have a velocity, but its standard deviation is NaN),
         ``temporal_coherence`` |mean exp(j r)| and ``residual_rms`` (rad, unweighted) of
         the residuals r of the pairs used, ``closure_rms`` of all triplets (rad, before
@@ -237,6 +239,7 @@ def _plan(
         triplets=triplets,
         loops=loops,
         wavelength=float(cube.attrs["wavelength"]),
+        stated=stated_errors(cube, variable, area, times),
         device=device,
     )
     if settings.reference_date == LEAST_RESIDUAL:

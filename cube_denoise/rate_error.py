@@ -1,6 +1,7 @@
 r"""Variance of a velocity whose errors are correlated in time.
 
-The error of a displacement series is taken as the sum of two parts:
+The error of a displacement series is taken as the sum of two parts (errors that a
+correction states are treated like the first, `correction_errors`):
 
 * what decorrelation left, whose covariance C over the dates the network inversion
   propagates, with a scale that the residuals of the pairs give; it contributes

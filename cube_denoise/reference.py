@@ -122,34 +122,54 @@ def reference_phase(cube: xr.Dataset, variable: str, area: Reference) -> np.ndar
         If the area is not inside the cube or no pair has data there.
     """
     area = checked_area(area, cube)
-    total, count = np.zeros(cube.sizes[PAIR]), np.zeros(cube.sizes[PAIR])
+    means = area_means(cube, variable, area)
+    if not np.isfinite(means).any():
+        raise ValueError(
+            f"reference in rows {area.y.start} to {area.y.stop}, columns "
+            f"{area.x.start} to {area.x.stop}: no pair of {variable} has data there; "
+            "it must hold data"
+        )
+    return means
+
+
+def area_means(cube: xr.Dataset, name: str, area: ReferenceArea) -> np.ndarray:
+    """Mean of a variable over the pixels of an area that hold data.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+    name : str
+        Of a variable with the dims (..., y, x).
+    area : ReferenceArea
+
+    Returns
+    -------
+    numpy.ndarray, float64, shape (...)
+        In its units; NaN where no pixel holds data.
+    """
+    shape = cube[name].transpose(..., Y, X).shape[:-2]
+    total, count = np.zeros(shape), np.zeros(shape)
     for window in windows(
         y=spans(area.y.stop, READ_SIZE, start=area.y.start),
         x=spans(area.x.stop, READ_SIZE, start=area.x.start),
     ):
-        phase = read_window(cube, variable, window)
-        valid = np.isfinite(phase)
+        values = read_window(cube, name, window)
+        valid = np.isfinite(values)
         if area.mask is not None:
             rows, columns = (
                 slice(part.start - whole.start, part.stop - whole.start)
                 for part, whole in ((window[Y], area.y), (window[X], area.x))
             )
             valid &= area.mask[rows, columns]
-        total += np.where(valid, phase, 0).sum((1, 2), dtype="float64")
-        count += valid.sum((1, 2))
-    if not count.any():
-        raise ValueError(
-            f"reference in rows {area.y.start} to {area.y.stop}, columns "
-            f"{area.x.start} to {area.x.stop}: no pair of {variable} has data there; "
-            "it must hold data"
-        )
+        total += np.where(valid, values, 0).sum((-2, -1), dtype="float64")
+        count += valid.sum((-2, -1))
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def read_window(cube: xr.Dataset, name: str, window: Window) -> np.ndarray:
-    """One variable of the cube in one window, shape (pairs, rows, columns)."""
+    """One variable of the cube in one window, dims (..., y, x)."""
     part = cube[name].isel({Y: window[Y], X: window[X]}).compute()
-    return np.asarray(part.transpose(PAIR, Y, X).values)
+    return np.asarray(part.transpose(..., Y, X).values)
 
 
 def phase_variable(cube: xr.Dataset, variable: str | None) -> str:

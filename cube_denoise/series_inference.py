@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -38,6 +39,23 @@ COHERENCE = 0.7
 
 Place = tuple[int, int]
 """First row and column of a tile."""
+
+
+class Seen(NamedTuple):
+    """What a stack network sees in a window."""
+
+    displacement: np.ndarray
+    """m, positive toward the satellite, up to a constant per date and one per pixel;
+    float32, shape (dates, rows, columns)."""
+    std: np.ndarray
+    """Of it, m, same shape."""
+    trend_share: np.ndarray
+    """Part of the variance of its errors that is linear in time, float32, shape (rows,
+    columns); 1 where the network does not say."""
+
+    def part(self, rows: slice, columns: slice) -> "Seen":
+        """The same of some rows and columns."""
+        return Seen(*(a[..., rows, columns] for a in self))
 
 
 @dataclass(frozen=True)
@@ -110,12 +128,12 @@ def series_model(
         constants=stack.constants,
     ).phase
     small = coarse["elevation"].shape
-    seen, _ = _run(
+    seen = _run(
         model,
         phase_to_displacement(series.reshape(-1, *small), model.wavelength),
         coarse["elevation"],
         coarse["coherence"],
-    )
+    ).displacement
     every = halo.Tile(slice(0, shape[0]), slice(0, shape[1]))
     means = {}
     for tile, clipped in _views(shape, every):
@@ -126,9 +144,7 @@ def series_model(
     return replace(model, means=means)
 
 
-def stack_displacement(
-    cube: xr.Dataset, target: halo.Tile, model: SeriesModel
-) -> tuple[np.ndarray, np.ndarray]:
+def stack_displacement(cube: xr.Dataset, target: halo.Tile, model: SeriesModel) -> Seen:
     """Displacement that the network sees on all dates in a window.
 
     Parameters
@@ -141,50 +157,59 @@ def stack_displacement(
 
     Returns
     -------
-    displacement : numpy.ndarray, float32, shape (dates, rows, columns)
-        m, positive toward the satellite, up to a constant per date and one per pixel.
-    std : numpy.ndarray, float32, same shape
-        m.
+    Seen
+        NaN where the network is given too few dates.
     """
     shape = (cube.sizes[Y], cube.sizes[X])
     if model.radius is not None:
         return _with_halo(cube, target, model, model.radius)
     if (whole := halo.Lattice(shape, TILE, None).whole) is not None:
-        seen, std = _tile(cube, whole, model)
-        return seen[:, *target], std[:, *target]
-    sides = [s.stop - s.start for s in target]
-    total, weights = np.zeros((2, model.years.size, *sides)), np.zeros(sides)
+        return _tile(cube, whole, model).part(*target)
+    total, weights = _empty(model, target, "float64"), np.zeros(_sides(target))
     hann = np.sin(np.pi * (np.arange(TILE) + 0.5) / TILE) ** 2
     for tile, clipped in _views(shape, target):
-        both = np.stack(_tile(cube, clipped, model))
-        if np.isnan(both[0]).any():
+        seen = _tile(cube, clipped, model)
+        if np.isnan(seen.displacement).any():
             continue  # its neighbours may know more
-        both[0] += model.means[_place(tile)][:, None, None].astype("float32")
+        mean = model.means[_place(tile)][:, None, None].astype("float32")
+        seen = seen._replace(displacement=seen.displacement + mean)
         part = halo.intersect(clipped, target)
         inside = halo.shift(part, tile)
         weight = np.outer(hann[inside[0]], hann[inside[1]])
-        here = (Ellipsis, *halo.shift(part, target))
-        total[here] += weight * both[(Ellipsis, *halo.shift(part, clipped))]
+        here = halo.shift(part, target)
+        found = seen.part(*halo.shift(part, clipped))
+        for sums, values in zip(total.part(*here), found, strict=True):
+            sums += weight * values
         weights[here] += weight
     with np.errstate(invalid="ignore"):
-        seen, std = (total / weights).astype("float32")
-    return seen, std
+        return Seen(*((sums / weights).astype("float32") for sums in total))
 
 
 def _with_halo(
     cube: xr.Dataset, target: halo.Tile, model: SeriesModel, radius: int
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Seen:
     """`stack_displacement` of a network with a finite view."""
     lattice = halo.Lattice((cube.sizes[Y], cube.sizes[X]), TILE, radius)
-    sides = [s.stop - s.start for s in target]
-    both = np.empty((2, model.years.size, *sides), "float32")
-    seen = zip(lattice.tiles(target), lattice.views(target), strict=True)
-    for tile, (view, _) in seen:
+    whole = _empty(model, target, "float32")
+    views = zip(lattice.tiles(target), lattice.views(target), strict=True)
+    for tile, (view, _) in views:
         part = halo.intersect(tile, target)
-        inside = (slice(None), *halo.shift(part, view))
-        for k, values in enumerate(_tile(cube, view, model)):
-            both[(k, slice(None), *halo.shift(part, target))] = values[inside]
-    return both[0], both[1]
+        here = whole.part(*halo.shift(part, target))
+        seen = _tile(cube, view, model).part(*halo.shift(part, view))
+        for values, found in zip(here, seen, strict=True):
+            values[:] = found
+    return whole
+
+
+def _sides(target: halo.Tile) -> list[int]:
+    return [s.stop - s.start for s in target]
+
+
+def _empty(model: SeriesModel, target: halo.Tile, dtype: str) -> Seen:
+    """Zeros."""
+    sides = _sides(target)
+    series = (model.years.size, *sides)
+    return Seen(*(np.zeros(shape, dtype) for shape in (series, series, sides)))
 
 
 def _relief(cube: xr.Dataset) -> tuple[float, float]:
@@ -283,10 +308,8 @@ def _coherence(cube: xr.Dataset, tile: halo.Tile) -> np.ndarray:
     return np.where(count > 0, mean, COHERENCE).astype("float32")
 
 
-def _tile(
-    cube: xr.Dataset, tile: halo.Tile, model: SeriesModel
-) -> tuple[np.ndarray, np.ndarray]:
-    """Displacement and its standard deviation in a tile, m."""
+def _tile(cube: xr.Dataset, tile: halo.Tile, model: SeriesModel) -> Seen:
+    """What the network sees in a tile."""
     phase = dates_of(cube, {Y: tile.y, X: tile.x}, model.stack)
     series = phase_to_displacement(phase, model.wavelength)
     return _run(model, series, _elevation(cube, tile), _coherence(cube, tile))
@@ -297,14 +320,14 @@ def _run(
     series: np.ndarray,
     elevation: np.ndarray,
     coherence: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Seen:
     """Outputs of the network; NaN where it would be given too few dates."""
     from cube_denoise import device as devices
 
     visible = np.isfinite(series)
     if visible.any((1, 2)).sum() < LEAST_DATES:
         nothing = np.full(series.shape, np.nan, "float32")
-        return nothing, nothing
+        return Seen(nothing, nothing, nothing[0])
     elevation = np.nan_to_num(elevation)
     if prepared.relief is not None:
         low, high = prepared.relief
@@ -327,4 +350,10 @@ def _run(
         precision=network.precision,
         threads=task_threads(network.threads),
     )
-    return seen, std
+    share = np.ones(series.shape[1:], "float32")
+    if hasattr(model, "trend_share"):
+        told = devices.outputs_of(
+            model.trend_share, (seen, std, visible), device=device
+        )
+        share *= told[0]
+    return Seen(seen, std, share)

@@ -25,6 +25,7 @@ from cube_denoise.conventions import (
     pair_label,
 )
 from cube_denoise.correct import PASSED_THROUGH, plan_correction
+from cube_denoise.correction_errors import STATED
 from cube_denoise.corrections import Correction, find_correction
 from cube_denoise.extend import Parts, plan_extension
 from cube_denoise.inversion.solver import check_device
@@ -43,9 +44,6 @@ from cube_denoise.state import (
 from cube_denoise.warm import compile_inversion
 
 log = logging.getLogger(__name__)
-
-STATED = ("correction_std", CORRECTION_TIME)
-"""What some methods leave beside the corrected phase."""
 
 
 @dataclass
@@ -135,7 +133,7 @@ def _correct(
 
     def layout(root: zarr.Group) -> None:
         if fresh:
-            store.remove(root, STATED)
+            store.remove(root, (*STATED, CORRECTION_TIME))
             names = (*job.outputs, "correction_status")
             store.declare(
                 root, names, job.sizes, attributes=attributes, times=job.coords

@@ -213,9 +213,10 @@ def fit_model(
         g^T g + g^T C g
 
     with the residuals e of the N dates that hold data, p parameters, and the row g
-    whose product with the series is the rate. C is the covariance that decorrelation
-    leaves in the series, propagated through the network: who knows the network gives
-    its two products, otherwise C is left out. The factor f is
+    whose product with the series is the rate. C is the covariance of errors of which
+    more is known: what decorrelation leaves in the series, propagated through the
+    network, and what a correction states of its own (`correction_errors`). Who knows
+    them gives the two products, otherwise C is left out. The factor f is
 
     ``"residual"``
         1: errors are independent from date to date (Fattahi and Amelung 2015, equation
@@ -231,7 +232,8 @@ def fit_model(
     which is relative to it; the choice of the reference date has no part in a rate. It
     does not include motion of the reference area, unwrapping errors that do not show as
     residuals, errors that look like the model (a seasonal delay in less than a year, or
-    without an annual term) and what a correction took off with the atmosphere.
+    without an annual term) and what a correction took off with the atmosphere, unless
+    it states how much that may be.
 
     Parameters
     ----------

@@ -43,7 +43,8 @@ FLOORS = (
     "corrections.independent corrections.local_elevation corrections.network "
     "corrections.principal corrections.ramp corrections.separation corrections.series "
     "corrections.stack_network corrections.temporal_filter corrections.weather "
-    "corrections.wiener delay_files delays evaluate evaluate.consistency "
+    "corrections.wiener correction_errors "
+    "delay_files delays evaluate evaluate.consistency "
     "evaluate.gnss evaluate.scores evaluate.similarity evaluate.station_misfit "
     "evaluate.stations evaluate.structure evaluate.uncertainty halo hyp3 inference "
     "licsbas map_axes mintpy model_card nisar opera product_files products "
@@ -84,7 +85,8 @@ FLOORS = (
     "training.fit "
     "training.gate training.generative training.learner training.loader "
     "training.noise2noise training.pairs training.recipe training.run "
-    "training.series training.stacks training.task training.transplant view.cube "
+    "training.series training.stacks training.task training.transplant "
+    "training.trend_share view.cube "
     "view.page view.product warm",
     # 5: composed.
     "bulk bulk_plan bulk_status demo dry_run job pipeline separate update "

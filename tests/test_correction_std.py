@@ -16,6 +16,7 @@ from cube_denoise import halo, store
 from cube_denoise.cli import app
 from cube_denoise.cluster import Workers
 from cube_denoise.correct import correct, plan_correction
+from cube_denoise.correction_errors import STATED
 from cube_denoise.corrections.correction import in_turn
 from cube_denoise.corrections.series import dates_of
 from cube_denoise.corrections.stack_network import StackNetworkCorrection
@@ -83,11 +84,14 @@ def test_it_is_what_the_network_states(cube: xr.Dataset, model: Path):
     assert (std.attrs["units"], std.attrs["method"]) == ("m", "tiny")
     prepared = StackNetworkCorrection(model=model).prepared(cube, in_turn)
     tile = halo.Tile(slice(0, 40), slice(0, 300))
-    _, expected = stack_displacement(cube, tile, prepared)
+    _, expected, share = stack_displacement(cube, tile, prepared)
     there = np.isfinite(dates_of(cube, {"y": tile.y, "x": tile.x}, prepared.stack))
     assert not there[:, :7, :9].any() and there.mean() > 0.8
     np.testing.assert_array_equal(std, np.where(there, expected, np.nan))
     assert np.nanmin(std) > 0 and np.nanstd(std) > 0
+    kept = found["correction_trend_share"]
+    assert kept.dims == ("y", "x") and kept.attrs["units"] == "1"
+    np.testing.assert_array_equal(kept, np.where(there.any(0), share, np.nan))
 
 
 def test_blocks_and_regions_do_not_matter(cube: xr.Dataset, model: Path):
@@ -122,7 +126,7 @@ def test_networks_that_state_none(cube: xr.Dataset, silent: Path, url: Path):
     assert job.outputs == ("corrected_phase",) and not job.coords
     correct_cube(url, silent)
     kept = store.open_cube(url)
-    assert not {"correction_std", "correction_time"} & set(kept.variables)
+    assert not {*STATED, "correction_time"} & set(kept.variables)
 
 
 @pytest.mark.parametrize("other", ["ramp", "silent"])
@@ -132,12 +136,13 @@ def test_another_method_takes_it_away(url: Path, model: Path, silent: Path, othe
     before = store.open_repository(url).lookup_branch("main")
     correct_cube(url, silent if other == "silent" else other)
     kept = store.open_cube(url)
-    assert not {"correction_std", "correction_time"} & set(kept.variables)
+    assert not {*STATED, "correction_time"} & set(kept.variables)
     assert kept["corrected_phase"].attrs["method"] == other
     old = store.open_cube(url, snapshot=before)
     assert "correction_std" in old, "both changed at once"
     told = diff(url, before)
-    assert told["variables"]["removed"] == ["correction_std"]
+    removed = told["variables"]["removed"]
+    assert removed == ["correction_std", "correction_trend_share"]
     assert correct_cube(url, model).done
     np.testing.assert_array_equal(
         store.open_cube(url)["correction_std"], old["correction_std"]
@@ -166,12 +171,13 @@ def test_it_is_planned_as_written(url: Path, model: Path, silent: Path):
     pairs = store.open_cube(url).sizes["pair"]
     (with_std,) = plan_correct(url, model).steps
     (without,) = plan_correct(url, silent).steps
-    assert with_std.bytes_written == (pairs + 5) * sides
+    assert with_std.bytes_written == (pairs + 5 + 1) * sides
     assert without.bytes_written == pairs * sides
     said = CliRunner().invoke(app, ["correct", str(url), "--method", str(model)])
     assert said.exit_code == 0, said.output
     kept = store.open_cube(url)
-    written = kept["corrected_phase"].nbytes + kept["correction_std"].nbytes
+    names = ("corrected_phase", "correction_std", "correction_trend_share")
+    written = sum(kept[name].nbytes for name in names)
     assert written == with_std.bytes_written
     said = CliRunner().invoke(app, ["info", str(url)])
     assert said.exit_code == 0, said.output

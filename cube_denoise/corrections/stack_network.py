@@ -13,6 +13,7 @@ from cube_denoise import halo
 from cube_denoise.blocks import Window, spans
 from cube_denoise.cluster import GPU, cores
 from cube_denoise.conventions import CORRECTION_TIME, X, Y, displacement_to_phase
+from cube_denoise.correction_errors import STATED
 from cube_denoise.corrections.correction import Apply, Correction, Plan, Run
 from cube_denoise.corrections.series import STRIP, dates_of, stack_of
 from cube_denoise.inference import Network, loaded, network_label, network_reference
@@ -37,7 +38,8 @@ class StackNetworkCorrection(Correction):
         \left[(x_j - d_j) - (x_i - d_i)\right],
 
     so that closure is kept, and with it what pairs tell beyond the series. The standard
-    deviations that the network states of d become ``correction_std``.
+    deviations that the network states of d become ``correction_std``, the part of it
+    that is of errors linear in time ``correction_trend_share``.
 
     Parameters
     ----------
@@ -71,7 +73,7 @@ class StackNetworkCorrection(Correction):
     def outputs(self) -> tuple[str, ...]:
         """See `Correction.outputs`."""
         states = getattr(loaded(self._network), "states_std", True)
-        return (*super().outputs, "correction_std") if states else super().outputs
+        return (*super().outputs, *STATED) if states else super().outputs
 
     @property
     def _network(self) -> Network:
@@ -118,16 +120,17 @@ class StackNetworkCorrection(Correction):
 def _apply(
     cube: xr.Dataset, window: Window, *, model: SeriesModel, states: bool
 ) -> tuple[np.ndarray, ...]:
-    """Corrected phase, rad; standard deviation of dates that hold data, m, if asked."""
+    """Corrected phase, rad, and `STATED` of dates that hold data, if asked."""
     tile = halo.Tile(window[Y], window[X])
-    noise, std = stack_displacement(cube, tile, model)
+    noise, std, share = stack_displacement(cube, tile, model)
     for rows in spans(tile.y.stop, STRIP, start=tile.y.start):
         here = slice(rows.start - tile.y.start, rows.stop - tile.y.start)
         phase = dates_of(cube, {Y: rows, X: tile.x}, model.stack)
         std[:, here][np.isnan(phase)] = np.nan
         noise[:, here] = phase - displacement_to_phase(noise[:, here], model.wavelength)
+    share = np.where(np.isfinite(std).any(0), share, np.nan)
     network = model.stack.network
     corrected = read_window(cube, "unwrapped_phase", window).astype("float32")
     for k, (i, j) in enumerate(zip(network.first, network.second, strict=True)):
         corrected[k] -= noise[j] - noise[i]
-    return (corrected, std) if states else (corrected,)
+    return (corrected, std, share) if states else (corrected,)

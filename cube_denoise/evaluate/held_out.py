@@ -18,6 +18,7 @@ import numpy as np
 import xarray as xr
 
 from cube_denoise.conventions import PAIR, TIME, X, Y, years_since
+from cube_denoise.correction_errors import STATED
 from cube_denoise.inversion_window import OUTPUTS
 from cube_denoise.invert import invert
 from cube_denoise.network import connected_subsets, pair_indices
@@ -27,7 +28,7 @@ from cube_denoise.reference_area import Reference, ReferenceArea
 BANDWIDTH = 3.0
 """Default bandwidth in time, mean intervals between dates (as LiCSBAS filters)."""
 
-DERIVED = ("corrected_phase", "correction_status", "correction_std", *OUTPUTS)
+DERIVED = ("corrected_phase", "correction_status", *STATED, *OUTPUTS)
 """What a correction or inversion made of all dates: a method does not get to see it."""
 
 Corrector = Callable[[xr.Dataset], xr.Dataset]

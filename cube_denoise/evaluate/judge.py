@@ -16,6 +16,7 @@ from cube_denoise.conventions import (
     pair_label,
 )
 from cube_denoise.correct import correct
+from cube_denoise.correction_errors import STATED
 from cube_denoise.corrections import CLASSICAL, find_correction
 from cube_denoise.evaluate.held_out import HeldOutError, held_out_dates, uncorrected
 from cube_denoise.evaluate.injection import Case
@@ -161,7 +162,7 @@ def evaluate_cube(
     if folds < 2:
         raise ValueError(f"{folds=} must be at least 2")
     _check(cube, truth, stations)
-    cube = cube.drop_vars([n for n in ("corrected_phase",) if n in cube]).load()
+    cube = cube.drop_vars([n for n in ("corrected_phase", *STATED) if n in cube]).load()
     if weights != "none" and "coherence" not in cube:
         raise ValueError(f"{weights=} needs the variable coherence: add it or use none")
     area = find_reference(cube, reference, variable="unwrapped_phase")
@@ -283,8 +284,7 @@ class _Judge:
         def corrected(cube: xr.Dataset) -> xr.Dataset:
             if correction is None:
                 return uncorrected(cube)
-            found = correct(cube, correction)["corrected_phase"]
-            return cube.assign(corrected_phase=found)
+            return cube.assign(correct(cube, correction).data_vars)
 
         shared: dict[str, Any] = {
             "reference": self.evaluation.reference,

@@ -8,6 +8,7 @@ a Laplacian pyramid (Burt and Adelson, 1983), with learnt weights.
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Self
@@ -34,9 +35,10 @@ START = 2
 
 FOUND = (0.7, 2.0, 8.0)
 """Rms of the estimate over that of its standard deviation, of a whole stack, at which
-`StackConfig.std_factor` is given; linear in logarithms between, constant beyond. It
-tells stacks where nothing is found from those where some motion is, of which more is
-missed, and from those where motion is plain."""
+`StackConfig.std_factor` and `StackConfig.trend_share` are given; between, linear in its
+logarithm (and in that of the former), constant beyond. It tells stacks where nothing is
+found from those where some motion is, of which more is missed, and from those where
+motion is plain."""
 RECOVERED = (1.5, 2.0)
 """The same ratio, below which nothing of `StackConfig.recovery` is done and above which
 all of it: where little is found it may be noise, which must not be made larger."""
@@ -55,6 +57,9 @@ class StackConfig:
     std_factor: float | tuple[float, ...] = 1.0
     """By which the standard deviation is multiplied, from held-out stacks: one number,
     or one for each of `FOUND`."""
+    trend_share: float | tuple[float, ...] = 1.0
+    """Part of the variance of the errors that is linear in time, from held-out stacks:
+    one number, or one for each of `FOUND`. All of it where nothing else is known."""
     recovery: float = 0.0
     r"""Part of the shrinkage that is undone, from held-out stacks. The estimate of
     least error of a signal of variance P in noise of variance N has the variance
@@ -173,6 +178,32 @@ class StackNetwork(nn.Module):
         gain = recovery_gain(sure, self.config.recovery)
         return gain * displacement, self._factor(sure) * std
 
+    @torch.no_grad()
+    def trend_share(
+        self, displacement: torch.Tensor, std: torch.Tensor, visible: torch.Tensor
+    ) -> torch.Tensor:
+        """Part of the variance of the errors of a stack that is linear in time.
+
+        Motion that is missed, or made up, is much alike on all dates, so the errors of
+        a rate are larger than errors independent from date to date would make them.
+
+        Parameters
+        ----------
+        displacement, std : torch.Tensor, shape (batch, time, y, x)
+            As `forward` gives them.
+        visible : torch.Tensor of bool, same shape
+
+        Returns
+        -------
+        torch.Tensor, shape (batch,)
+            0 to 1; see `StackConfig.trend_share`.
+        """
+        sure = _sureness(displacement, std, visible).flatten()
+        share = self.config.trend_share
+        if not isinstance(share, tuple):
+            return torch.full_like(sure, share)
+        return _between(sure, share)
+
     def fused(self) -> Self:
         """Return an inference copy; there is nothing to fold."""
         return copy.deepcopy(self).eval()
@@ -182,12 +213,7 @@ class StackNetwork(nn.Module):
         factor = self.config.std_factor
         if not isinstance(factor, tuple):
             return factor
-        at = sure.log()
-        total = torch.full_like(at, math.log(factor[0]))
-        for ends, values in zip(pairwise(FOUND), pairwise(factor), strict=True):
-            (low, high), (before, after) = map(math.log, ends), map(math.log, values)
-            total += (after - before) * ((at - low) / (high - low)).clamp(0, 1)
-        return total.exp()
+        return _between(sure, [math.log(f) for f in factor]).exp()
 
     def _combine(self, found: Features) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalised estimate and logarithm of its spread, padded."""
@@ -252,6 +278,16 @@ def recovery_gain(sure: Any, recovery: float) -> Any:
     low, high = RECOVERED
     share = ((sure - low) / (high - low)).clip(0, 1)
     return 1 + recovery * share / sure.clip(low) ** 2
+
+
+def _between(sure: torch.Tensor, values: Sequence[float]) -> torch.Tensor:
+    """What lies between values given at `FOUND`."""
+    at = sure.log()
+    total = torch.full_like(at, values[0])
+    for ends, (before, after) in zip(pairwise(FOUND), pairwise(values), strict=True):
+        low, high = map(math.log, ends)
+        total += (after - before) * ((at - low) / (high - low)).clamp(0, 1)
+    return total
 
 
 @torch.no_grad()
