@@ -6,8 +6,7 @@ import numpy as np
 import xarray as xr
 
 from cube_denoise.conventions import PAIR, TIME, X, Y
-from cube_denoise.grid import geobox_of
-from cube_denoise.product_region import LONGITUDES_LATITUDES
+from cube_denoise.grid import degrees_bounds, geobox_of
 from cube_denoise.product_variables import COMPONENT, COVARIANCE_TERM
 from cube_denoise.store import SHARD
 
@@ -66,7 +65,7 @@ def product_of_cube(
         "track": str(cube.attrs.get("track", "")),
         "pair_count": int(cube.sizes.get(PAIR, 0)),
         "offset": 0.0,
-        "bbox": list(grid.footprint(LONGITUDES_LATITUDES, npoints=8).boundingbox),
+        "bbox": list(degrees_bounds(grid)),
     }
     frame |= {k: v for k, v in (("url", url), ("snapshot", snapshot)) if v is not None}
     if TIME in cube.coords and cube.sizes[TIME]:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import xarray as xr
 from affine import Affine
 from odc.geo.crs import CRS
@@ -251,6 +252,45 @@ def grid_of(attributes: Any) -> GeoBox:
         Affine(*attributes["spatial:transform"]),
         attributes.get("proj:code") or attributes["proj:wkt2"],
     )
+
+
+def degrees_outline(grid: GeoBox, *, npoints: int = 8) -> np.ndarray:
+    """Outline of a grid in degrees, closed, without a jump at the date line.
+
+    Parameters
+    ----------
+    grid : odc.geo.geobox.GeoBox
+    npoints : int
+        On each side.
+
+    Returns
+    -------
+    numpy.ndarray, shape (points, 2)
+        Longitudes, which may pass 180, and latitudes.
+    """
+    outline = grid.footprint("EPSG:4326", npoints=npoints)
+    lon, lat = np.array(outline.exterior.coords).T
+    lon = np.unwrap(lon, period=360)
+    middle = (lon.min() + lon.max()) / 2
+    return np.stack([lon - 360 * round(middle / 360), lat], 1)
+
+
+def degrees_bounds(grid: GeoBox) -> tuple[float, float, float, float]:
+    """West, south, east, north of a grid in degrees, -180 to 180.
+
+    West is greater than east where the grid crosses the date line, as in GeoJSON.
+    """
+    lon, lat = degrees_outline(grid).T
+    south, north = float(lat.min()), float(lat.max())
+    if abs(lon[-1] - lon[0]) > 180:  # around a pole
+        pole = south + north > 0
+        return -180.0, south if pole else -90.0, 180.0, 90.0 if pole else north
+    west, east = float(lon.min()), float(lon.max())
+    if west < -180:
+        west += 360
+    if east > 180:
+        east -= 360
+    return west, south, east, north
 
 
 def geobox_of(cube: xr.Dataset) -> GeoBox:

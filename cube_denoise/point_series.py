@@ -18,6 +18,9 @@ from cube_denoise.pixel_series import (
 )
 from cube_denoise.product_region import LONGITUDES_LATITUDES, covered
 
+_EDGE = 0.01
+"""Degrees by which bounds may be short of a curved edge."""
+
 
 def point_series(
     product: xr.Dataset,
@@ -72,8 +75,7 @@ def point_series(
     found, failed = {}, []
     for name in frames or known:
         told = known[name]
-        west, south, east, north = told.get("bbox", (-360.0, -90.0, 360.0, 90.0))
-        if not (west <= lon <= east and south <= lat <= north):
+        if "bbox" in told and not _near(told["bbox"], lon, lat):
             continue
         try:
             series = _of_frame(told, lon, lat, raw)
@@ -87,6 +89,14 @@ def point_series(
     for reason in failed:
         warnings.warn(f"left out {reason}", stacklevel=2)
     return found
+
+
+def _near(bbox: Sequence[float], lon: float, lat: float) -> bool:
+    """Whether a place is in the bounds of a frame, or as good as: a quick no."""
+    west, south, east, north = bbox
+    across = (east - west) % 360 if (west, east) != (-180, 180) else 360
+    inside = (lon - west + _EDGE) % 360 <= across + 2 * _EDGE
+    return inside and south - _EDGE <= lat <= north + _EDGE
 
 
 def _check_inside(product: xr.Dataset, lon: float, lat: float) -> None:
@@ -105,6 +115,9 @@ def _place(grid: Any, lon: float, lat: float) -> tuple[float, float]:
         raise ValueError(f"{lon=}, {lat=} must be degrees")
     point = geom.point(lon, lat, LONGITUDES_LATITUDES).to_crs(grid.crs)
     x, y = point.coords[0]
+    if grid.crs.geographic:  # as longitudes of the grid count it
+        box = grid.boundingbox
+        x += 360 * round(((box.left + box.right) / 2 - x) / 360)
     return float(x), float(y)
 
 

@@ -43,13 +43,14 @@ def open_velocity(
         Where it was published: local path, ``s3://``, ``gs://`` or ``az://``.
     bbox : sequence of 4 float, optional
         West, south, east, north, degrees: the pixels that it touches, and what else is
-        in the rectangle about them.
+        in the rectangle about them. West may be greater than east across the date line.
     geometry : mapping, shapely or odc.geo geometry, optional
         Polygon to clip to: pixels whose centre is outside have no data. GeoJSON and
         shapely are in longitudes and latitudes, degrees.
     level : int
-        Of the pyramid: pixels are ``2 ** level`` times as large. What they hold then is
-        told by their attribute ``cell_methods``; see `store.write_pyramid`.
+        Of the pyramid, -1 the coarsest: pixels are ``2 ** level`` times as large. What
+        they hold then is told by their attribute ``cell_methods``; see
+        `store.write_pyramid`.
     version : str, optional
         Which one; the current when not given.
 
@@ -88,7 +89,8 @@ def open_velocity(
         part = inside(part, region, grid)
     reference = xr_coords(grid[region.rows, region.columns])["spatial_ref"]
     told = {k: v for k, v in whole.attrs.items() if not k.startswith(_STORED)}
-    told |= {"url": folder.url, "version": chosen, "versions": known, "level": level}
+    told |= {"url": folder.url, "version": chosen, "versions": known}
+    told["level"] = level % told["levels"]
     part = part.assign_coords(spatial_ref=reference)
     return part.drop_attrs(deep=False).assign_attrs(told)
 

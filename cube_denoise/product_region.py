@@ -9,12 +9,13 @@ import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry, box, unary_union
+from shapely.affinity import translate
 from shapely.errors import ShapelyError
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
 from cube_denoise.conventions import X, Y
-from cube_denoise.grid import crs_name
+from cube_denoise.grid import crs_name, degrees_bounds
 
 LONGITUDES_LATITUDES = "EPSG:4326"
 _EDGE = 1e-6
@@ -40,7 +41,7 @@ def region_of(
     grid : odc.geo.geobox.GeoBox
         North up.
     bbox : sequence of 4 float, optional
-        West, south, east, north, degrees.
+        West, south, east, north, degrees; west may be greater across the date line.
     geometry : mapping, shapely or odc.geo geometry, optional
         Polygon; GeoJSON and shapely in longitudes and latitudes, degrees.
 
@@ -65,6 +66,13 @@ def region_of(
         name, outline = "geometry", _polygon(geometry)
     assert grid.crs is not None
     placed = outline.to_crs(grid.crs, resolution=_fine(outline))
+    if grid.crs.geographic:  # the same place, as longitudes of the grid count it
+        middles = (
+            (b.left + b.right) / 2 for b in (grid.boundingbox, placed.boundingbox)
+        )
+        turns = round((next(middles) - next(middles)) / 360)
+        if turns:
+            placed = Geometry(translate(placed.geom, 360 * turns), grid.crs)
     bounds = placed.boundingbox
     left, top = ~grid.affine * (bounds.left, bounds.top)
     right, bottom = ~grid.affine * (bounds.right, bounds.bottom)
@@ -83,10 +91,9 @@ def region_of(
 
 def covered(grid: GeoBox) -> str:
     """Bounds of a grid in degrees, as text."""
-    bounds = grid.footprint(LONGITUDES_LATITUDES, npoints=8).boundingbox
+    west, south, east, north = degrees_bounds(grid)
     return (
-        f"longitudes {bounds.left:.4g} to {bounds.right:.4g} and latitudes "
-        f"{bounds.bottom:.4g} to {bounds.top:.4g}"
+        f"longitudes {west:.4g} to {east:.4g} and latitudes {south:.4g} to {north:.4g}"
     )
 
 
@@ -131,6 +138,8 @@ def _centres_inside(
 def _rectangle(bbox: Sequence[float]) -> Geometry:
     try:
         west, south, east, north = map(float, bbox)
+        if west > 0 > east:
+            east += 360
         good = -360 <= west < east <= 360 and -90 <= south < north <= 90
     except (TypeError, ValueError):
         good = False
@@ -156,7 +165,13 @@ def _polygon(geometry: Any) -> Geometry:
             else:
                 own = told["geometry"] if told["type"] == "Feature" else told
                 found = Geometry(shape(own), LONGITUDES_LATITUDES)
-        except (LookupError, TypeError, AttributeError, ShapelyError) as error:
+        except (
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            ShapelyError,
+        ) as error:
             raise ValueError(f"geometry must be {kinds}, not {geometry!r}") from error
     if found is None or found.is_empty:
         raise ValueError("geometry is empty")

@@ -13,9 +13,10 @@ import pystac
 import xarray as xr
 from odc.geo.geobox import GeoBox
 from pystac.utils import datetime_to_str
+from shapely.geometry import MultiPolygon, Polygon, box, mapping
 
 from cube_denoise.conventions import X, Y
-from cube_denoise.grid import geobox_of
+from cube_denoise.grid import degrees_bounds, degrees_outline, geobox_of
 from cube_denoise.product_folder import VERSIONS, Record
 from cube_denoise.product_variables import COMPONENT, COVARIANCE_TERM
 
@@ -62,14 +63,13 @@ def item_of(
     """
     grid = geobox_of(product)
     assert grid.crs is not None
-    ring = _footprint(grid)
     known = not np.isnat(dates[0]) and not np.isnat(dates[1])
     start, end = (_moment(d) if known else published for d in dates)
     epsg = grid.crs.epsg
     item = pystac.Item(
         id=f"{collection}-{version}",
-        geometry={"type": "Polygon", "coordinates": [ring]},
-        bbox=[f(axis) for f in (min, max) for axis in zip(*ring, strict=True)],
+        geometry=_footprint(grid),
+        bbox=list(degrees_bounds(grid)),
         datetime=end,
         start_datetime=start,
         end_datetime=end,
@@ -226,7 +226,14 @@ def _moment(date: np.datetime64) -> datetime:
     return datetime.fromtimestamp(int(seconds), UTC)
 
 
-def _footprint(grid: GeoBox) -> list[list[float]]:
-    """Outline of the grid, closed ring of [longitude, latitude]."""
-    outline = grid.footprint("EPSG:4326", npoints=8)
-    return [list(map(float, point)) for point in outline.exterior.coords]
+def _footprint(grid: GeoBox) -> dict[str, Any]:
+    """Outline of the grid as GeoJSON; in two parts if it crosses the date line."""
+    west, south, east, north = degrees_bounds(grid)
+    ring = degrees_outline(grid)
+    if abs(ring[-1, 0] - ring[0, 0]) > 180:  # around a pole
+        return mapping(box(west, south, east, north))
+    if west < east:
+        return mapping(Polygon(ring))
+    turned = (Polygon(ring + np.array([turn, 0.0])) for turn in (-360.0, 0.0, 360.0))
+    parts = [part.intersection(box(-180, -90, 180, 90)) for part in turned]
+    return mapping(MultiPolygon([p for p in parts if p.area > 0]))

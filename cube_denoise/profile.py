@@ -40,9 +40,9 @@ def profile(
     spacing : float, optional
         Between points, m; the pixel spacing when not given.
     method : {"linear", "nearest"}
-        Between the centres of pixels, of which none may lack data; or that of the
-        nearest. What is linear between standard deviations is no less than that of
-        the velocity between.
+        Between the centres of pixels, of which none may lack data; or of the pixel
+        that a point falls in. What is linear between standard deviations is no less
+        than that of the velocity between.
 
     Returns
     -------
@@ -62,16 +62,27 @@ def profile(
     spacing = min(pixel_spacing(product)) if spacing is None else spacing
     if not spacing > 0:
         raise ValueError(f"{spacing=} must be positive")
+    if method == "linear" and min(grid.shape) < 2:
+        raise ValueError(
+            f"{method=} needs two pixels a side, and the product has "
+            f"{grid.shape[0]} x {grid.shape[1]}: give method='nearest'"
+        )
     distance, lon, lat = _points(_corners(line), spacing)
     there = Transformer.from_crs(LONGITUDES_LATITUDES, str(grid.crs), always_xy=True)
     x, y = there.transform(lon, lat)
-    columns, rows = ~grid.affine * (np.asarray(x), np.asarray(y))
+    x, y = np.asarray(x), np.asarray(y)
+    assert grid.crs is not None
+    if grid.crs.geographic:  # as longitudes of the grid count it
+        box = grid.boundingbox
+        x = x + 360 * np.round(((box.left + box.right) / 2 - x) / 360)
+    columns, rows = ~grid.affine * (x, y)
     inside = (rows >= 0) & (rows < grid.shape[0]) & (columns >= 0)
     if not (inside & (columns < grid.shape[1])).any():
         raise ValueError(f"line is outside the product, which covers {covered(grid)}")
     maps = product[["velocity", "velocity_std"]]
+    read = _between if method == "linear" else _of_pixels
     found = [
-        _read(maps, x[part], y[part], window, method)
+        read(maps, rows[part], columns[part], window)
         for part, window in _pieces(rows, columns, grid)
     ]
     whole = xr.concat(found, DISTANCE).transpose(COMPONENT, DISTANCE)
@@ -152,19 +163,37 @@ def _pieces(
         start = stop
 
 
-def _read(
-    maps: xr.Dataset,
-    x: np.ndarray,
-    y: np.ndarray,
-    window: dict[str, slice],
-    method: str,
+def _between(
+    maps: xr.Dataset, rows: np.ndarray, columns: np.ndarray, window: dict[str, slice]
 ) -> xr.Dataset:
-    """Values at points of a window."""
-    part = maps.isel(window)
-    at = {X: xr.DataArray(x, dims=DISTANCE), Y: xr.DataArray(y, dims=DISTANCE)}
+    """Values at places of a window, linear between the centres of pixels."""
+    part = maps.isel(window).drop_vars([*maps.coords.keys() - {COMPONENT}])
     if min(part.sizes[Y], part.sizes[X]) < 2:  # beside the product
-        none = xr.full_like(at[X], np.nan)
-        one = maps.isel({Y: 0, X: 0}, drop=True)
-        return xr.Dataset({name: none * one[name] for name in maps})
-    found = part.load().interp(at, method=method)  # type: ignore[arg-type]
-    return found.drop_vars([X, Y, "spatial_ref"], errors="ignore")
+        return _of_pixels(maps, rows * np.nan, columns, window)
+    places = {
+        d: xr.DataArray(at - 0.5 - window[d].start, dims=DISTANCE)
+        for d, at in ((Y, rows), (X, columns))
+    }
+    axes = {d: np.arange(part.sizes[d]) for d in (Y, X)}
+    found: xr.Dataset = part.load().assign_coords(axes).interp(places)
+    return found.drop_vars([Y, X])
+
+
+def _of_pixels(
+    maps: xr.Dataset, rows: np.ndarray, columns: np.ndarray, window: dict[str, slice]
+) -> xr.Dataset:
+    """Values of the pixels of a window that places fall in."""
+    inside = np.ones(rows.shape, bool)
+    places = {}
+    for d, at in ((Y, rows), (X, columns)):
+        inside &= (at >= 0) & (at < maps.sizes[d])
+        near = np.where(inside, np.floor(at), window[d].start).astype(int)
+        places[d] = xr.DataArray(near - window[d].start, dims=DISTANCE)
+    kept = xr.DataArray(inside, dims=DISTANCE)
+    if not inside.any():
+        one = {d: xr.zeros_like(places[d]) for d in places}
+        empty = maps.isel({Y: slice(0, 1), X: slice(0, 1)}).isel(one)
+        found = empty.where(kept)
+    else:
+        found = maps.isel(window).load().isel(places).where(kept)
+    return found.drop_vars([n for n in found.coords if n != COMPONENT])

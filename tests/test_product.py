@@ -122,6 +122,7 @@ def test_a_polygon_keeps_the_pixels_whose_centres_are_inside(
 
 
 def test_a_region_of_a_coarse_level(url: Path) -> None:
+    assert cd.open_velocity(url, level=-1).attrs["level"] == 2
     whole = cd.open_velocity(url, level=1)
     part = cd.open_velocity(url, level=1, bbox=(27.011, 40.632, 27.033, 40.645))
     same = whole.sel(x=part.x, y=part.y)
@@ -142,7 +143,12 @@ def test_a_region_of_a_coarse_level(url: Path) -> None:
         ({"geometry": {"type": "Ball"}}, "geometry must be a polygon"),
         ({"geometry": Point(10, 40).buffer(0.1)}, "geometry is outside the product"),
         ({"bbox": (27, 40, 28, 41), "geometry": Point(27, 40).buffer(1)}, "both given"),
+        (
+            {"geometry": {"type": "Polygon", "coordinates": [[[27, 40], [28, 41]]]}},
+            "geometry must be a polygon",
+        ),
         ({"level": 3}, "level=3 must be 0 to 2"),
+        ({"level": 0.5}, "level=0.5 must be 0 to 2"),
         ({"version": "first"}, "version='first' must be one of"),
     ],
 )
@@ -208,6 +214,21 @@ def test_a_profile_of_the_nearest_pixels(product: xr.Dataset, url: Path) -> None
             line[name], product[name].values[:, rows, columns]
         )
     assert line["velocity"].dims == ("component", "distance")
+
+
+def test_a_profile_of_pixels_goes_to_their_edges(product: xr.Dataset) -> None:
+    """Not to the centres of the outer ones; of a single row, too."""
+    for part in (product, product.isel(y=slice(7, 8))):
+        row = 7.2 if part.sizes["y"] == 1 else 0.2
+        ends = [place(row, 0.1), place(row, SHAPE[1] - 0.1)]
+        line = cd.profile(part, ends, method="nearest", spacing=50.0)
+        known = float(np.isfinite(part["velocity"][:, 0]).mean())
+        assert float(np.isfinite(line["velocity"]).mean()) == pytest.approx(
+            known, abs=0.05
+        )
+        assert float(line["velocity"][0, 0]) == float(part["velocity"][0, 0, 0])
+    with pytest.raises(ValueError, match=r"has 1 x 59: give method='nearest'"):
+        cd.profile(part, ends)
 
 
 def test_a_long_profile_is_read_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:

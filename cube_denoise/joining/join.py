@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import xarray as xr
-from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
-from cube_denoise.grid import regular_grid
+from cube_denoise.grid import degrees_bounds, regular_grid
 from cube_denoise.joining.checks import check_frames
 from cube_denoise.joining.decompose import (
     EAST,
@@ -22,7 +21,7 @@ from cube_denoise.joining.equations import sides
 from cube_denoise.joining.frames import Frame
 from cube_denoise.joining.ground import Ground
 from cube_denoise.joining.lattice import CELL, POSTING, Lattice, extent, summarise
-from cube_denoise.joining.mosaic import Plan, bounds_of, product_of
+from cube_denoise.joining.mosaic import Plan, product_of
 from cube_denoise.joining.offsets import Offsets, solve_offsets
 from cube_denoise.joining.seams import Seam, Tie, seams, ties
 from cube_denoise.progress import progress
@@ -177,12 +176,11 @@ def product_grid(
 
 
 def _told(frame: Frame, tie: Tie) -> dict[str, Any]:
-    """What the product says of a frame; its bounds in degrees."""
-    west, south, east, north = bounds_of(frame.grid, CRS("EPSG:4326"))
+    """What the product says of a frame; its bounds as `grid.degrees_bounds`."""
     return {
         "name": frame.name,
         "track": frame.track,
-        "bbox": [west, south, east, north],
+        "bbox": list(degrees_bounds(frame.grid)),
         **frame.told,
         "offset": tie.offset,
         "offset_std": tie.offset_std,

@@ -49,7 +49,7 @@ def open_level(url: str | Path, *, level: int = 0) -> xr.Dataset:
     root = _group(url, None)
     layout = root.attrs.get("multiscales", {}).get("layout", [None])
     count = len(layout)
-    if not -count <= level < count:
+    if level not in range(-count, count):
         raise CubeError(f"{level=} must be 0 to {count - 1}: there are {count} levels")
     level %= count
     found = root if level == 0 else _group(url, str(level))
