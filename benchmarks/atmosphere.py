@@ -62,16 +62,17 @@ def methods(
     found: dict[str, Corrector] = {RAW: uncorrected}
     for name in applicable_methods(cube):
         if not only or name in only:
-            found[name] = partial(_corrected, method=find_correction(name))
+            found[name] = partial(corrected_by, method=find_correction(name))
     if truth is not None and (not only or ORACLE in only):
         oracle = find_correction(ORACLE, truth=truth)
-        found[ORACLE] = partial(_corrected, method=oracle)
+        found[ORACLE] = partial(corrected_by, method=oracle)
     return found
 
 
-def _corrected(cube: xr.Dataset, *, method: object) -> xr.Dataset:
-    phase = correct(cube, method)["corrected_phase"]  # type: ignore[arg-type]
-    return cube.assign(corrected_phase=phase.compute())
+def corrected_by(cube: xr.Dataset, *, method: Any) -> xr.Dataset:
+    """The cube with its pairs corrected, and with what the method states."""
+    found = correct(cube, method).compute(scheduler="synchronous")
+    return cube.assign(found.data_vars)
 
 
 def scene_scores(scene: Scene, only: Sequence[str] = ()) -> dict[str, dict[str, float]]:

@@ -15,12 +15,15 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
+from benchmarks.atmosphere import corrected_by
 from benchmarks.report import Row, options, report
 from cube_denoise.conventions import phase_to_displacement, years_since
-from cube_denoise.correct import correct
+from cube_denoise.correction_errors import stated_errors
+from cube_denoise.evaluate.held_out import uncorrected
 from cube_denoise.evaluate.scores import amplitude_slope
 from cube_denoise.evaluate.uncertainty import coverage
 from cube_denoise.network import incidence_matrix
+from cube_denoise.reference import find_reference
 from cube_denoise.simulate import PairErrors, simulate_stack
 from cube_denoise.simulate.seeds import split_seed
 from cube_denoise.time_models import Design, TimeModel
@@ -37,11 +40,13 @@ SCENES = {False: 16, True: 2}
 STACK_DATES = {False: 40, True: 24}
 SIZE = {False: 64, True: 24}
 """Pixels a side of the stacks, 200 m each."""
-METHODS = ("raw", "temporal-filter", "common-scene", "pca", "dncnn")
+METHODS = ("raw", "temporal-filter", "common-scene", "pca", "dncnn", "stack")
 LOOKS = {"high": 40.0, "low": 4.0}
 """Looks behind the decorrelation noise of the stacks."""
 NETWORK = "effective + network"
 """With the covariance that the network inversion propagates."""
+STATED = "effective + network + stated"
+"""And with the errors that a correction states: as `invert` gives it."""
 SEED_WORD = 520
 CORNER = slice(0, 6)
 """Rows and columns of the reference area."""
@@ -108,19 +113,30 @@ def estimates(
     design: Design,
     truth: np.ndarray | float = 0.0,
     network: Inverted | None = None,
+    stated: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Estimate:
-    """Fit, and every way to state the error of the velocity."""
+    """Fit, and every way to state the error of the velocity.
+
+    `stated` are the terms of the errors that a correction states, if it does
+    (`StatedErrors.rate_terms`).
+    """
     fits = {u: fit_model(displacement, design, uncertainty=u) for u in UNCERTAINTIES}
     if network is not None:
         g = design.rate @ np.linalg.pinv(design.matrix)
         P = np.eye(g.size) - design.matrix @ np.linalg.pinv(design.matrix)
         C = network.covariance
-        fits[NETWORK] = fit_model(
-            displacement,
-            design,
-            propagated=network.scale * np.einsum("i,pij,j->p", g, C, g),
-            expected=network.scale * np.einsum("ij,pji->p", P, C),
-        )
+        terms = [
+            network.scale * np.einsum("i,pij,j->p", g, C, g),
+            network.scale * np.einsum("ij,pji->p", P, C),
+        ]
+        for name, more in ((NETWORK, (0.0, 0.0)), (STATED, stated)):
+            if more is not None:
+                fits[name] = fit_model(
+                    displacement,
+                    design,
+                    propagated=terms[0] + more[0],
+                    expected=terms[1] + more[1],
+                )
     std = {name: fit.velocity_std for name, fit in fits.items()}
     return Estimate(fits["effective"].velocity - truth, std)
 
@@ -212,11 +228,20 @@ def stack_rows(*, quick: bool) -> Iterator[Row]:
                 )
                 inverter = Inverter(_judged(cube["coherence"].values), incidence)
                 for method in METHODS:
-                    inverted = inverter(_observed(cube, method))
+                    corrected = uncorrected(cube)
+                    if method != "raw":
+                        corrected = corrected_by(cube, method=method)
+                    inverted = inverter(_observed(corrected))
                     for model in MODELS:
                         design = TimeModel.parse(model).design(times)
                         truth = _true_velocity(scene.truth, design)
-                        one = estimates(inverted.displacement, design, truth, inverted)
+                        one = estimates(
+                            inverted.displacement,
+                            design,
+                            truth,
+                            inverted,
+                            _stated(corrected, design, times),
+                        )
                         if state == "in sources":
                             slope = amplitude_slope(one.error + truth, truth)
                             slopes.setdefault((method, model), []).append(slope)
@@ -232,12 +257,25 @@ def stack_rows(*, quick: bool) -> Iterator[Row]:
         yield Row(f"kept by {method}", model, "slope", float(np.median(values)), "1")
 
 
-def _observed(cube: xr.Dataset, method: str) -> np.ndarray:
+def _observed(cube: xr.Dataset) -> np.ndarray:
     """Pairs relative to the corner, m, shape (pairs, pixels)."""
-    phase = cube["unwrapped_phase"]
-    if method != "raw":
-        phase = correct(cube, method)["corrected_phase"]
+    phase = cube["corrected_phase"]
     return phase_to_displacement(_relative(phase.values), cube.attrs["wavelength"])
+
+
+def _stated(
+    cube: xr.Dataset, design: Design, times: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Terms of the errors that the correction states, of the pixels judged."""
+    area = find_reference(cube, {"y": CORNER, "x": CORNER})
+    stated = stated_errors(cube, "corrected_phase", area, times)
+    if stated is None:
+        return None
+    shape = tuple(cube.sizes[d] for d in ("y", "x"))
+    window = {d: slice(0, cube.sizes[d]) for d in ("y", "x")}
+    series = np.zeros((times.size, shape[0] * shape[1]))
+    rate, scatter = stated.rate_terms(cube, window, series, design)
+    return _judged(rate.reshape(shape)), _judged(scatter.reshape(shape))
 
 
 def _true_velocity(truth: xr.Dataset, design: Design) -> np.ndarray:
@@ -303,7 +341,8 @@ intervals over them; pixels of a stack share their errors. std / rms error: root
 squares, pooled; over 1 where intervals hold what they say but the stated scatters.
 residual: errors independent from date to date (Fattahi and Amelung 2015, equation 10).
 effective: with the factor of the autocorrelation. bootstrap: blocks of dates.
-effective + network: with the decorrelation that the network propagates.
+effective + network: with the decorrelation that the network propagates; + stated: and
+with the errors that a correction states, as `invert` gives it.
 at rest: nothing moves, so all is noise. in sources: the same stacks with deformation,
 inside the sources; a method that takes off deformation errs there by what it takes
 off, of which no standard deviation knows. kept by: slope of the velocity on the true

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from benchmarks.atmosphere import in_processes, interval
+from benchmarks.atmosphere import corrected_by, in_processes, interval
 from benchmarks.long_targets import Judged, deformation_rows, rest_rows, targets
 from benchmarks.report import Row, report
 from benchmarks.suite import DECADES, case_name
@@ -110,8 +110,7 @@ def judge(asked: Asked) -> Judged:
         began = time.thread_time()
         corrected = cube.rename(unwrapped_phase="corrected_phase")
         if name != RAW:
-            made = correct(cube, name)
-            corrected = cube.merge(made.compute(scheduler="synchronous"))
+            corrected = corrected_by(cube, method=name)
         inverted = invert(
             corrected, variable="corrected_phase", reference=reference
         ).compute()

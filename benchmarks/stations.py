@@ -24,11 +24,11 @@ import numpy as np
 import xarray as xr
 
 from benchmarks import real_stacks, station_stacks
+from benchmarks.atmosphere import corrected_by
 from benchmarks.report import Row, options, report, table
 from benchmarks.station_scores import AtStations, at_stations, lowered
 from benchmarks.station_stacks import StationStack
 from cube_denoise.conventions import PAIR, TIME, X, Y, displacement_to_phase
-from cube_denoise.correct import correct
 from cube_denoise.corrections import CLASSICAL
 from cube_denoise.evaluate.held_out import uncorrected
 from cube_denoise.evaluate.judge import RAW, applicable_methods
@@ -80,20 +80,15 @@ def methods(
         else:
             known = not quick and (name in EVERYWHERE or _in_subset(stack))
         if known:
-            found[name] = partial(_corrected, method=name)
+            found[name] = partial(corrected_by, method=name)
     for folder in models:
-        found[folder.name] = partial(_corrected, method=folder)
+        found[folder.name] = partial(corrected_by, method=folder)
     return found
 
 
 def _in_subset(stack: StationStack) -> bool:
     few = stack.scene.truth.sizes[TIME] < station_stacks.LONG
     return few and stack.number in SUBSET
-
-
-def _corrected(cube: xr.Dataset, *, method: str | Path) -> xr.Dataset:
-    phase = correct(cube, method)["corrected_phase"]
-    return cube.assign(corrected_phase=phase.compute())
 
 
 def noise_free(cube: xr.Dataset, *, truth: xr.Dataset) -> xr.Dataset:
