@@ -161,7 +161,8 @@ def describe(
     if picture.level == 0:
         return text + f"Each value is a pixel, {size}."
     side = 2**picture.level
-    return text + f"Each value is the mean of {side} × {side} pixels, {size}."
+    how = "mean" if signed else "root mean square"
+    return text + f"Each value is the {how} of {side} × {side} pixels, {size}."
 
 
 def table(facts: Mapping[str, str]) -> str:

@@ -93,6 +93,7 @@ class Page:
     def _take(self, source: Source) -> None:
         """Show a cube or product from the beginning."""
         self.source = source
+        self._shown = self.controls.frame.value
         self.controls.take(source)
         self.map.start(source.grid, source.reference)
         self._forget_point()
@@ -100,11 +101,26 @@ class Page:
 
     def _frame_set(self) -> None:
         name = self.controls.frame.value
+        if name == self._shown:
+            self.controls.tell("")
+            return
         if name == ALL:
             self._take(self.home)
             return
         self.controls.tell("opening the frame ...")
-        self._background(partial(self.home.frame, name), self._take)
+        self._background(
+            partial(self.home.frame, name),
+            partial(self._take_frame, name),
+            failed=partial(self._frame_failed, name),
+        )
+
+    def _take_frame(self, name: str, source: Source) -> None:
+        if name == self.controls.frame.value:  # else another was chosen meanwhile
+            self._take(source)
+
+    def _frame_failed(self, name: str) -> None:
+        if name == self.controls.frame.value:
+            self.controls.frame.value = self._shown
 
     def _start_again(self) -> None:
         self.limits.clear()
@@ -189,8 +205,16 @@ class Page:
         self.map.point_at(x, y)
         self.controls.facts.text = "reading ..."
         self._background(
-            partial(self.source.point, x, y), partial(self._show_point, (x, y))
+            partial(self.source.point, x, y),
+            partial(self._show_point, (x, y)),
+            failed=partial(self._point_failed, (x, y)),
         )
+
+    def _point_failed(self, place: tuple[float, float]) -> None:
+        if place == self.place:
+            self.point = Point({"Point": "could not be read"})
+            self._show_facts({})
+            self._draw_series()
 
     def _show_point(self, place: tuple[float, float], point: Point) -> None:
         if place != self.place:
@@ -199,7 +223,11 @@ class Page:
         if point.series and self.source.has_raw:
             self._show_facts({"Raw pairs": "being inverted ..."})
             work = partial(self.source.raw, *place)
-            self._background(work, partial(self._show_raw, place))
+            self._background(
+                work,
+                partial(self._show_raw, place),
+                failed=partial(self._raw_failed, place),
+            )
         else:
             self._show_facts({})
         self._draw_series()
@@ -211,6 +239,10 @@ class Page:
             self.point = Point(self.point.facts, [*self.point.series, raw])
         self._show_facts({} if raw is not None else {"Raw pairs": "no data"})
         self._draw_series()
+
+    def _raw_failed(self, place: tuple[float, float]) -> None:
+        if place == self.place:
+            self._show_facts({"Raw pairs": "could not be inverted"})
 
     def _show_facts(self, more: dict[str, str]) -> None:
         self.controls.facts.text = table({**self.point.facts, **more})
@@ -243,8 +275,9 @@ class Page:
         done: Callable[[T], None],
         *,
         always: Callable[[], None] = lambda: None,
+        failed: Callable[[], None] = lambda: None,
     ) -> None:
-        """Do `work` in a thread, then `done` with its answer on the page."""
+        """Do `work` in a thread, then `done` with its answer, or `failed`, here."""
 
         def finish(future: "Future[T]") -> None:
             always()
@@ -253,6 +286,7 @@ class Page:
             except Exception as error:
                 expected = isinstance(error, (ValueError, OSError))
                 log.warning("%s", error, exc_info=None if expected else error)
+                failed()
                 self.controls.tell(f"{type(error).__name__}: {error}", wrong=True)
                 return
             done(answer)
