@@ -73,7 +73,24 @@ def read_licsar(folder: str | Path, *, track: str | None = None) -> list[Interfe
     Raises
     ------
     ValueError
-        If the folder is not so, or lacks what a record needs.
+        If the folder is not so, lacks what a record needs, or a file cannot be read.
+    """
+    found, unreadable = find_licsar(folder, track=track)
+    for reason in unreadable.values():
+        raise ValueError(reason)
+    return found
+
+
+def find_licsar(
+    folder: str | Path, *, track: str | None = None
+) -> tuple[list[Interferogram], dict[str | Path, str]]:
+    """Read the records of a folder as `read_licsar`, but for pairs that are broken.
+
+    Returns
+    -------
+    interferograms : list of Interferogram
+    unreadable : dict
+        Folder of a pair -> why it could not be read.
     """
     folder = Path(folder).resolve()
     places = (folder, folder.parent / "metadata")
@@ -105,12 +122,14 @@ def read_licsar(folder: str | Path, *, track: str | None = None) -> list[Interfe
         if {"los_east", "los_up"} <= set(layers):
             check_look_rasters(layers["los_east"], layers["los_up"], shared["track"])
     found = []
+    unreadable: dict[str | Path, str] = {}
     for pair in tiled or flat:
         early, late = pair.name.split("_")
-        if tiled:
-            place, assets = _rasters(pair)
-        else:
-            place, assets = {}, _flats(pair, shared["shape"])
+        try:
+            place, assets = _rasters(pair) if tiled else _flats(pair, shared["shape"])
+        except ValueError as error:
+            unreadable[pair] = str(error)
+            continue
         found.append(
             Interferogram(
                 id=f"{shared['track']}_{pair.name}",
@@ -122,7 +141,7 @@ def read_licsar(folder: str | Path, *, track: str | None = None) -> list[Interfe
                 assets=assets | layers,
             )
         )
-    return found
+    return found, unreadable
 
 
 def read_licsbas(path: str | Path, *, track: str | None = None) -> list[Interferogram]:
@@ -234,8 +253,10 @@ def _rasters(pair: Path) -> tuple[dict[str, Any], dict[str, Asset]]:
     return place, assets
 
 
-def _flats(pair: Path, shape: tuple[int, int]) -> dict[str, Asset]:
-    """Assets of a pair of flat files; the coherence is uint8 or float32 by its size."""
+def _flats(
+    pair: Path, shape: tuple[int, int]
+) -> tuple[dict[str, Any], dict[str, Asset]]:
+    """As `_rasters` of flat files; the coherence is uint8 or float32 by its size."""
     path, role = pair / f"{pair.name}.unw", "unwrapped_phase"
     found = {role: Asset(str(path), role, ROLES[role], 0.0, part=Part())}
     path, role = pair / f"{pair.name}.cc", "coherence"
@@ -249,7 +270,7 @@ def _flats(pair: Path, shape: tuple[int, int]) -> dict[str, Asset]:
             scale=1 / 255 if small else 1.0,
             part=Part(dtype="u1") if small else Part(),
         )
-    return found
+    return {}, found
 
 
 def _flat_names() -> dict[str, str]:

@@ -14,7 +14,12 @@ from cube_denoise.aria import read_aria
 from cube_denoise.hdf5_access import is_remote
 from cube_denoise.hyp3 import read_hyp3, relative_orbit
 from cube_denoise.interferogram import ROLES, Asset, Interferogram, earlier_first
-from cube_denoise.licsbas import licsar_folder, read_licsar, read_licsbas
+from cube_denoise.licsbas import (
+    find_licsar,
+    licsar_folder,
+    read_licsar,
+    read_licsbas,
+)
 from cube_denoise.mintpy import read_mintpy
 from cube_denoise.nisar import read_nisar
 from cube_denoise.opera import read_opera
@@ -114,7 +119,7 @@ def find_products(
             read_stack = read_licsbas if {"cum", "imdates"} & set(file) else read_mintpy
         return read_stack(place, track=track), {}
     if place.is_dir() and (folder := licsar_folder(place)):
-        return read_licsar(folder, track=track), {}
+        return find_licsar(folder, track=track)
     return hyp3.find_products(place, track=track)
 
 

@@ -198,6 +198,21 @@ def test_bad_folders_and_files_are_refused(tmp_path):
     assert "lacks imdates" in mistake(*ingest)
 
 
+@pytest.mark.parametrize("end", ["unw", "cc"])
+def test_a_broken_tile_is_left_out_and_told(end, tmp_path):
+    folder = write_licsar(tmp_path)
+    name = f"{DATES[0]}_{DATES[1]}"
+    path = folder / name / f"{name}.geo.{end}.tif"
+    path.write_bytes(path.read_bytes()[:7])
+    found, unreadable = find_products(folder)
+    assert len(found) == len(PAIRS) - 1 and list(unreadable) == [folder / name]
+    assert f"{path.name} cannot be read" in unreadable[folder / name]
+    result = done("index", folder, "-o", tmp_path / "catalog.json")
+    assert f"left out {name}" in result.output
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_licsar(folder)
+
+
 def test_a_short_file_is_a_pair_that_failed(tmp_path):
     folder = write_licsbas(tmp_path)
     records = read_licsar(folder)
