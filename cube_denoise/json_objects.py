@@ -145,11 +145,11 @@ class JsonObjects:
             )
 
     def is_empty(self) -> bool:
-        """Whether there is nothing at all in the place."""
+        """Whether there is nothing in the place but what a killed writer left."""
         if self._folder:
-            if self._folder.is_file():
-                return False
-            return not self._folder.is_dir() or not any(os.scandir(self._folder))
+            if not self._folder.is_dir():
+                return not self._folder.is_file()
+            return all(_is_part(entry.name) for entry in os.scandir(self._folder))
         return not any(self._listed(None))
 
     def _read(self, name: str) -> tuple[bytes, dict[str, str]] | None:
@@ -220,6 +220,10 @@ def _content(data: dict[str, Any]) -> bytes:
 
 def _local_mark(content: bytes) -> dict[str, str]:
     return {"sha256": sha256(content).hexdigest()}
+
+
+def _is_part(name: str) -> bool:
+    return name.startswith(".") and name.endswith(".part")
 
 
 def _replace(path: Path, content: bytes) -> None:

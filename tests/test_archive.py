@@ -231,6 +231,24 @@ def test_an_empty_archive(tmp_path: Path) -> None:
     assert archive.frames(tmp_path / "archive") == []
 
 
+def test_what_a_writer_killed_at_the_first_object_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def killed(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    place = tmp_path / "archive"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            archive.make(place)
+    (left,) = place.iterdir()
+    assert left.name.endswith(".part")
+    archive.make(place)
+    assert archive.frames(place) == []
+
+
 # --- one family of grids ---------------------------------------------------------
 
 
