@@ -234,7 +234,7 @@ def test_an_empty_archive(tmp_path: Path) -> None:
 def test_what_a_writer_killed_at_the_first_object_left(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def killed(*args: object) -> None:
+    def killed(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     place = tmp_path / "archive"
