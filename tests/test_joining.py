@@ -252,6 +252,26 @@ def test_a_single_frame_keeps_its_pixels(scene):
     assert (found.frame_count == 1).all()
 
 
+def test_frames_of_one_side_give_the_velocity_along_the_mean_look():
+    """Looks of two tracks differ by some degrees: their mean is no unit vector."""
+    scene = simulate_frames(seed=5, **SMALL, **EXACT, offset_std=0.0)
+    frames = [f for f in frames_of(scene) if f.track.startswith("A")]
+    found = join(frames, ground=Stations(scene.stations)).product.compute()
+    looks = [found[f"los_{n}"] for n in ("east", "north", "up")]
+    length = np.sqrt(sum(v.astype(float) ** 2 for v in looks))
+    np.testing.assert_allclose(length.where(found.frame_count > 0, 1), 1, atol=1e-6)
+    truth = scene.truth.sel(x=found.x, y=found.y)
+    told = sum(
+        v * truth[n] for v, n in zip(looks, ("east", "north", "up"), strict=True)
+    )
+    moving = abs(told - told.median()) > 0.005
+    off = found.velocity.sel(component="los") - told
+    two = found.frame_count > 1
+    assert int((two & moving).sum()) > 100
+    # The offsets are known to 0.1 mm/yr; 1 % of 20 mm/yr would be more.
+    assert float(abs(off - off.where(two).median()).where(two).quantile(0.95)) < 1e-4
+
+
 def test_two_looks_give_the_covariance_of_the_textbook(scene):
     """Without errors of offsets, the covariance is that of solving two equations."""
     a, d = (

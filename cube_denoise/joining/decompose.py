@@ -59,6 +59,8 @@ class Estimate:
     """Of the looks; 1 for a single component."""
     count: np.ndarray
     """Frames."""
+    look: np.ndarray
+    """Unit vector that a single component is along, shape (3, y, x); else empty."""
 
 
 def on_grid(
@@ -205,6 +207,8 @@ def decompose(
     values = np.full((len(components), flat), np.nan)
     spread = np.full((terms, flat), np.nan)
     condition = np.full(flat, np.nan)
+    along = tuple(components) == (LOS,)
+    looks = np.full((3 if along else 0, flat), np.nan)
     there = np.isfinite(seen.velocity).reshape(n, flat)
     patterns, inverse = np.unique(
         np.packbits(there, axis=0), axis=1, return_inverse=True
@@ -228,8 +232,11 @@ def decompose(
             seen.track[used],
             None if shifted is None else (shifted[0][at], shifted[1][at]),
         )
-        solve = _along_look if tuple(components) == (LOS,) else _east_up
-        found, errors, gain, cond = solve(part, max_condition)
+        if along:
+            found, errors, looks[:, at] = _along_look(part)
+            cond = np.ones(at.size)
+        else:
+            found, errors, gain, cond = _east_up(part, max_condition)
         if NORTH in components:
             found, errors = _with_north(part, found, errors, gain)
         upper = np.triu_indices(len(components))
@@ -243,6 +250,7 @@ def decompose(
         spread.reshape(-1, *shape).astype("float32"),
         condition.reshape(shape).astype("float32"),
         count.reshape(shape).astype("int16"),
+        looks.reshape(-1, *shape).astype("float32"),
     )
 
 
@@ -318,17 +326,22 @@ def _east_up(
     return values, part.told(spread, gain), gain, condition
 
 
-def _along_look(
-    part: _Pixels, max_condition: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Weighted mean of frames of one side."""
+def _along_look(part: _Pixels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weighted mean of frames of one side, along the mean of their looks; the look.
+
+    The mean of looks that differ is shorter than 1, and what is seen along it, too.
+    """
     pixels, frames = part.velocity.shape
-    ones = np.ones((pixels, frames, 1))
-    weighted = np.linalg.solve(part.errors(), ones)
+    weighted = np.linalg.solve(part.errors(), np.ones((pixels, frames, 1)))
     spread = 1 / weighted.sum(1, keepdims=True)
     gain = (spread * weighted).transpose(0, 2, 1)
+    look = np.einsum("pci,pik->pk", gain, part.look)
+    if frames > 1:
+        length = np.sqrt((look**2).sum(1))[:, None]
+        look = look / length
+        gain, spread = gain / length[..., None], spread / length[..., None] ** 2
     values = (gain[:, 0] * part.velocity).sum(1, keepdims=True)
-    return values, part.told(spread, gain), gain, np.ones(pixels)
+    return values, part.told(spread, gain), look.T
 
 
 def _with_north(

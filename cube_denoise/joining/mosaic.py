@@ -198,12 +198,8 @@ def _part(
         estimate.count,
         _dates(frames, used, there, "first_date", np.fmin),
         _dates(frames, used, there, "last_date", np.fmax),
+        *estimate.look,
     ]
-    if looks:
-        weights = np.where(there, 1 / seen.variance, 0)[:, None]
-        mean = (np.where(there[:, None], seen.look, 0) * weights).sum(0)
-        with np.errstate(invalid="ignore"):
-            layers += [*(mean / np.sqrt((mean**2).sum(0)))]
     return np.stack([np.asarray(v, "float64") for v in layers])
 
 
