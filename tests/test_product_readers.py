@@ -124,6 +124,15 @@ def test_xarray_alone_reads_it(product: xr.Dataset, folder: Path) -> None:
     assert first == str(product["first_date"].values[5, 7])[:10]
 
 
+def test_all_levels_open_at_once(product: xr.Dataset, folder: Path) -> None:
+    found = xr.open_groups(folder / "velocity.zarr", engine="zarr")
+    assert set(found) == {"/", "/1", "/2"}
+    rows, columns = product.sizes["y"], product.sizes["x"]
+    for k, name in enumerate(sorted(found)):
+        shape = tuple(-(-n // 2**k) for n in (rows, columns))
+        assert found[name]["velocity"].shape[1:] == shape
+
+
 def test_rioxarray_knows_the_place(product: xr.Dataset, folder: Path) -> None:
     pytest.importorskip("rioxarray")
     for level in range(3):

@@ -1,7 +1,9 @@
 """A velocity product as plain Zarr: sharded, with coarser levels as subgroups.
 
 Level 0 is in the root group, so that ``xarray.open_zarr`` shows it; level k in the
-group ``k`` has pixels twice as large as level k - 1. A coarse pixel is of the pixels
+group ``k`` has pixels twice as large as level k - 1. ``xarray.open_groups`` opens all;
+``open_datatree`` does not, since it wants a dimension to have one size in a group and
+in those inside it. A coarse pixel is of the pixels
 that hold data alone, each pixel of level 0 counting the same:
 
 * ``velocity`` is their mean, ``velocity_covariance`` the mean of their covariances and
