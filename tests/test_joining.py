@@ -10,8 +10,9 @@ from odc.geo.crs import CRS
 
 import cube_denoise as cd
 from cube_denoise import archive
+from cube_denoise.conventions import los_unit_vector
 from cube_denoise.joining import mosaic
-from cube_denoise.joining.decompose import centres
+from cube_denoise.joining.decompose import Seen, centres, decompose
 from cube_denoise.joining.frames import frame_of_dataset, read_frames
 from cube_denoise.joining.ground import Plate, Stations
 from cube_denoise.joining.ground_files import read_ground
@@ -253,23 +254,27 @@ def test_a_single_frame_keeps_its_pixels(scene):
 
 
 def test_frames_of_one_side_give_the_velocity_along_the_mean_look():
-    """Looks of two tracks differ by some degrees: their mean is no unit vector."""
-    scene = simulate_frames(seed=5, **SMALL, **EXACT, offset_std=0.0)
-    frames = [f for f in frames_of(scene) if f.track.startswith("A")]
-    found = join(frames, ground=Stations(scene.stations)).product.compute()
-    looks = [found[f"los_{n}"] for n in ("east", "north", "up")]
-    length = np.sqrt(sum(v.astype(float) ** 2 for v in looks))
-    np.testing.assert_allclose(length.where(found.frame_count > 0, 1), 1, atol=1e-6)
-    truth = scene.truth.sel(x=found.x, y=found.y)
-    told = sum(
-        v * truth[n] for v, n in zip(looks, ("east", "north", "up"), strict=True)
+    """Looks of two tracks differ: their mean is no unit vector."""
+    look = np.stack([los_unit_vector(angle, -12.0) for angle in (25.0, 45.0)])
+    motion = np.array([0.1, 0.02, -0.05])
+    variance = np.array([1e-6, 3e-6])
+    seen = Seen(
+        (look @ motion).reshape(2, 1, 1),
+        variance.reshape(2, 1, 1),
+        look.reshape(2, 3, 1, 1),
+        np.ones((2, 1, 1, 1)),
+        np.array(["A001", "A002"]),
     )
-    moving = abs(told - told.median()) > 0.005
-    off = found.velocity.sel(component="los") - told
-    two = found.frame_count > 1
-    assert int((two & moving).sum()) > 100
-    # The offsets are known to 0.1 mm/yr; 1 % of 20 mm/yr would be more.
-    assert float(abs(off - off.where(two).median()).where(two).quantile(0.95)) < 1e-4
+    found = decompose(seen, np.zeros((2, 2)), components=("los",), north=None)
+    along = found.look[:, 0, 0]
+    assert np.linalg.norm(along) == pytest.approx(1)
+    assert found.values.item() == pytest.approx(along @ motion, rel=1e-6)
+    weights = variance**-1 / (variance**-1).sum()
+    length = np.linalg.norm(weights @ look)
+    assert length < 0.99
+    np.testing.assert_allclose(weights @ look / length, along, rtol=1e-6)
+    expected = 1 / (variance**-1).sum() / length**2
+    assert found.covariance.item() == pytest.approx(expected)
 
 
 def test_two_looks_give_the_covariance_of_the_textbook(scene):
