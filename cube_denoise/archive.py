@@ -156,7 +156,8 @@ def write_item(
     if not is_anchored(grid_of(opened.attrs)):
         log.warning(
             "frame %s: its pixel edges are not at multiples of its resolution; joined "
-            "with others it is resampled (grid: {anchored: true} for new cubes)",
+            "with others it is resampled (grid: {anchored: true} for new cubes of "
+            "products that can be warped)",
             name,
         )
     item = _item(url, name, cube, branch, snapshot, opened)

@@ -34,10 +34,15 @@ def check_fit(track: str, wavelength: float, cube: xr.Dataset, url: str | Path) 
         )
 
 
+def has_own_pixels(record: Interferogram) -> bool:
+    """Whether a record is not warped."""
+    return record.assets["unwrapped_phase"].part is not None
+
+
 def check_own_pixels(records: Sequence[Interferogram], grid: GeoBox) -> None:
     """Refuse a grid with other pixels than those of records that are not warped."""
     for record in records:
-        if record.assets["unwrapped_phase"].part is None:
+        if not has_own_pixels(record):
             continue
         own = GeoBox(record.shape, Affine(*record.transform), record.crs)
         if own.crs != grid.crs or place_on(grid, own.affine) is None:

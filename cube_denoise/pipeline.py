@@ -17,7 +17,7 @@ from cube_denoise.catalog import resolve, search
 from cube_denoise.changes import Changes, compare, difference
 from cube_denoise.cluster import Workers
 from cube_denoise.corrections import find_correction
-from cube_denoise.cube_fit import attributes_of, check_own_pixels
+from cube_denoise.cube_fit import attributes_of, check_own_pixels, has_own_pixels
 from cube_denoise.grid import grid_of, regular_grid
 from cube_denoise.ingest import IngestReport, ingest, make_cube
 from cube_denoise.interferogram import Interferogram
@@ -291,11 +291,17 @@ def workers_of(job: Mapping[str, Any]) -> Workers:
 
 
 def new_grid(job: Mapping[str, Any], items: Sequence[Interferogram]) -> GeoBox | None:
-    """Grid of a new cube; None for one that is there, which keeps its own."""
+    """Grid of a new cube; None for one that is there, which keeps its own.
+
+    Items that are read on their own pixels alone keep them where `anchored` would move
+    them.
+    """
     asked = job.get("grid")
     if not asked:
         return None
     footprints = [(r.crs, r.shape, r.transform) for r in items]
+    if asked.get("anchored") and any(has_own_pixels(r) for r in items):
+        asked = {**asked, "anchored": False}
     wanted: GeoBox = bind("grid", regular_grid, footprints, **asked)()
     if not store.exists(job["cube"]):
         return wanted

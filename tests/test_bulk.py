@@ -15,12 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 import s3_server
 import yaml
 from bulk_plans import SHARED, alone, assert_same_cube, plan_of, published, sources
 from command_line import call, mistake
 from frames import reprocessed
+from hdf5_stacks import NORTH, write_cumulative
 
 from cube_denoise import archive, bulk, frame_status, processes, store
 from cube_denoise.archive import cube_place
@@ -29,7 +31,7 @@ from cube_denoise.bulk_plan import Plan, read_plan
 from cube_denoise.bulk_status import bulk_status, plan_frames
 from cube_denoise.catalog import read_items, search, write_items
 from cube_denoise.cluster import Workers
-from cube_denoise.dry_run import plan_job
+from cube_denoise.dry_run import DryRun, plan_job
 from cube_denoise.frame_status import Claim, FrameStatus, claim, read_status
 from cube_denoise.job import read_job
 from cube_denoise.json_objects import JsonObjects, ObjectChangedError
@@ -321,6 +323,27 @@ def test_a_table_of_frames(six: Entries, tmp_path: Path) -> None:
     assert begun(plan) == ["b", "005"]
     table.write_text("name\nanother")  # by somebody, while the plan is carried out
     assert list(plan.frames()) == [first, second]
+
+
+def test_frames_of_files_that_are_not_warped(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """They keep pixels that are off the family of grids, and it is told."""
+    entries = []
+    for name, shift in (("on", 0.0), ("off", 2e-4)):
+        source = write_cumulative(tmp_path / name)
+        with h5py.File(source, "r+") as file:
+            file["corner_lat"][()] += shift
+        entries.append({"name": name, "source": str(source)})
+    plan = plan_of(tmp_path, entries)
+    assert all(isinstance(found, DryRun) for _, found in plan_frames(plan))
+    report = run_plan(plan)
+    assert (report.done, report.failed) == (2, {})
+    for name, shift in (("on", 0.0), ("off", 2e-4)):
+        cube = store.open_cube(cube_place(plan.archive, name))
+        assert cube.attrs["spatial:transform"][5] == pytest.approx(NORTH + shift)
+        assert f"frame {name}: its pixel edges" in caplog.text or not shift
+    assert "frame on: its pixel edges" not in caplog.text
 
 
 def test_dates_of_yaml_are_text(six: Entries, tmp_path: Path) -> None:
