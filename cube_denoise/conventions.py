@@ -96,7 +96,7 @@ VARIABLES: dict[str, Variable] = {
         (Y, X),
         "float32",
         "1",
-        "part of the variance of correction_std that is of errors linear in time",
+        "part of the variance of correction_std that is of a trend in time",
         "as the network that corrected states it; raises velocity_std",
     ),
     "displacement": Variable(

@@ -1,14 +1,16 @@
 r"""Errors that a correction left in displacement series, as its network states them.
 
 A network that sees all dates states a standard deviation :math:`s_i` of every date and
-which part q of the variance is that of errors linear in time: motion that is missed, or
-made up, is much alike on all dates. The errors of a pixel, and by themselves those of
-the reference area, which is taken off it, are given the covariance
+which part q of the variance is that of a trend: motion that is missed, or made up, is
+much alike on all dates. The errors of a pixel, and by themselves those of the reference
+area, which is taken off it, are given the covariance
 
 .. math:: S = (1 - q) \, diag(s_i^2) + q \, u u^T, \qquad
-    u_i = s_i \frac{t_i - \bar t}{rms(t - \bar t)},
+    u_i = s_i \, sgn(t_i - \bar t),
 
-of the same size whatever q is. It contributes :math:`g^T S g` to the variance of a rate
+whose diagonal is that of the standard deviations whatever q is. Where they grow from
+the middle of the dates to both ends, as networks state them, u is a straight line. S
+contributes :math:`g^T S g` to the variance of a rate
 and the trace of P S to the squared residuals that are to be expected
 (`rate_error.rate_variance`).
 """
@@ -39,7 +41,7 @@ class StatedErrors:
     reference_std: np.ndarray
     """Of the reference area, on every date of the series, m; float64."""
     reference_share: float
-    """Part of its variance that is linear in time."""
+    """Part of its variance that is of a trend."""
 
     def rate_terms(
         self, cube: xr.Dataset, window: Window, displacement: np.ndarray, design: Design
@@ -125,7 +127,7 @@ def propagated(
         Of all dates.
     *errors : (numpy.ndarray, numpy.ndarray)
         Standard deviations s, m, shape (dates, pixels) or (dates, 1), and the part q of
-        the variance that is linear in time, shape (pixels,) or ().
+        the variance that is of a trend, shape (pixels,) or ().
 
     Returns
     -------
@@ -143,32 +145,31 @@ def propagated(
     inverse = np.linalg.pinv(normal, hermitian=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = time / count
-        apart = np.where(there, design.years[:, None] - mean, 0.0)
-        trend = apart / np.sqrt(sum(a**2 for a in apart) / count)
+        side = np.sign(np.where(there, design.years[:, None] - mean, 0.0))
     rate = design.rate @ np.linalg.inv(R)
     solved = [_product(inverse[:, k], rate) for k in range(size)]
     variance, scatter = np.zeros((2, pixels))
-    ramps = [np.zeros((2 + size, pixels)) for _ in errors]
+    trends = [np.zeros((2 + size, pixels)) for _ in errors]
     for i in range(dates):
         gain = there[i] * sum(z * q for z, q in zip(solved, Q[i], strict=True))
         solved_row = [_product(inverse[:, k], Q[i]) for k in range(size)]
         leverage = sum(a * q for a, q in zip(solved_row, Q[i], strict=True))
-        for (std, share), sums in zip(errors, ramps, strict=True):
+        for (std, share), sums in zip(errors, trends, strict=True):
             own = np.where(there[i], (1 - share) * std[i] ** 2, 0.0)
             variance += gain**2 * own
             scatter += own * (1 - leverage)
-            ramp = np.where(there[i], std[i] * trend[i], 0.0)
-            sums[0] += gain * ramp
-            sums[1] += ramp**2
+            along = np.where(there[i], std[i] * side[i], 0.0)
+            sums[0] += gain * along
+            sums[1] += along**2
             for k in range(size):
-                sums[2 + k] += Q[i, k] * ramp
-    for (_, share), (along, square, *seen) in zip(errors, ramps, strict=True):
+                sums[2 + k] += Q[i, k] * along
+    for (_, share), (gained, square, *seen) in zip(errors, trends, strict=True):
         fitted = sum(
             seen[k] * inverse[:, k, m] * seen[m]
             for k in range(size)
             for m in range(size)
         )
-        variance += share * along**2
+        variance += share * gained**2
         scatter += share * np.maximum(square - fitted, 0.0)
     return variance, scatter
 

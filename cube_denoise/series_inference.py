@@ -50,8 +50,8 @@ class Seen(NamedTuple):
     std: np.ndarray
     """Of it, m, same shape."""
     trend_share: np.ndarray
-    """Part of the variance of its errors that is linear in time, float32, shape (rows,
-    columns); 1 where the network does not say."""
+    """Part of the variance of its errors that is of a trend in time, float32, shape
+    (rows, columns); 1 where the network does not say."""
 
     def part(self, rows: slice, columns: slice) -> "Seen":
         """The same of some rows and columns."""

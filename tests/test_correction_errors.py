@@ -28,7 +28,7 @@ def dense(
     G, t, s = design.matrix[there], design.years[there], std[there]
     g = design.rate @ np.linalg.pinv(G)
     P = np.eye(t.size) - G @ np.linalg.pinv(G)
-    u = s * (t - t.mean()) / t.std()
+    u = s * np.sign(t - t.mean())
     S = (1 - share) * np.diag(s**2) + share * np.outer(u, u)
     return float(g @ S @ g), float(np.trace(P @ S))
 
@@ -55,13 +55,14 @@ def test_terms_are_those_of_the_covariance(model: str):
 
 
 def test_what_the_parts_mean():
-    """All of it linear: the rate errs by it; none: by the formula of independent."""
+    """A trend of which all errors are is that of the rate; none: independent dates."""
     design = TimeModel.parse("linear").design(some_dates(40))
     t = design.years
     spread, there = ((t - t.mean()) ** 2).sum(), np.ones((40, 1), bool)
     std = np.full((40, 1), 0.01)
-    rate, scatter = propagated(there, design, (std, np.ones(1)))
-    assert np.sqrt(rate[0]) == pytest.approx(0.01 / t.std())
+    grows = 0.02 * np.abs(t - t.mean())[:, None]
+    rate, scatter = propagated(there, design, (grows, np.ones(1)))
+    assert np.sqrt(rate[0]) == pytest.approx(0.02)
     assert scatter[0] == pytest.approx(0, abs=1e-12)
     rate, scatter = propagated(there, design, (std, np.zeros(1)))
     assert rate[0] == pytest.approx(1e-4 / spread)

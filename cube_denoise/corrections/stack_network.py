@@ -39,7 +39,7 @@ class StackNetworkCorrection(Correction):
 
     so that closure is kept, and with it what pairs tell beyond the series. The standard
     deviations that the network states of d become ``correction_std``, the part of it
-    that is of errors linear in time ``correction_trend_share``.
+    that is of a trend in time ``correction_trend_share``.
 
     Parameters
     ----------

@@ -58,8 +58,8 @@ class StackConfig:
     """By which the standard deviation is multiplied, from held-out stacks: one number,
     or one for each of `FOUND`."""
     trend_share: float | tuple[float, ...] = 1.0
-    """Part of the variance of the errors that is linear in time, from held-out stacks:
-    one number, or one for each of `FOUND`. All of it where nothing else is known."""
+    """Part of the variance of the errors that is of a trend in time, from held-out
+    stacks: one number, or one for each of `FOUND`. All of it where nothing is known."""
     recovery: float = 0.0
     r"""Part of the shrinkage that is undone, from held-out stacks. The estimate of
     least error of a signal of variance P in noise of variance N has the variance
@@ -182,7 +182,7 @@ class StackNetwork(nn.Module):
     def trend_share(
         self, displacement: torch.Tensor, std: torch.Tensor, visible: torch.Tensor
     ) -> torch.Tensor:
-        """Part of the variance of the errors of a stack that is linear in time.
+        """Part of the variance of the errors of a stack that is of a trend in time.
 
         Motion that is missed, or made up, is much alike on all dates, so the errors of
         a rate are larger than errors independent from date to date would make them.

@@ -121,10 +121,10 @@ class StackTask:
                 "found or motion is plain, of strength `recovery` of the "
                 f"configuration, {model.config.recovery}, its standard deviation by "
                 f"`std_factor`, {model.config.std_factor}; `trend_share`, "
-                f"{model.config.trend_share}, of the variance is said to be linear in "
-                "time. They are fitted to simulated stacks of the validation split, so "
-                "that plain motion keeps its size and 68 % of the errors of dates and "
-                "of velocities are held; those of one stack share their fate.",
+                f"{model.config.trend_share}, of the variance is said to be of a trend "
+                "in time. They are fitted to simulated stacks of the validation split, "
+                "so that plain motion keeps its size and 68 % of the errors of dates "
+                "and of velocities are held; those of one stack share their fate.",
                 "A mean over the map on a date is no deformation to it, nor is a "
                 "constant in time.",
                 "Steps and transients are smoothed where the noise hides them.",
@@ -224,7 +224,7 @@ def calibrated(model: Any, *, count: int = 150, side: int = 96) -> Any:
 
 
 def with_trend_share(model: Any, *, count: int = 150, side: int = 96) -> Any:
-    """Stack network with the part of its errors that is linear in time put right.
+    """Stack network with the part of its errors that is a trend in time put right.
 
     ``trend_share``: so that the standard deviation of a velocity holds 68 % of the
     errors in every decade, and at rest, as nearly as one for each of

@@ -1,4 +1,4 @@
-"""How much of the errors of a stack network is linear in time, fitted to velocities."""
+"""How much of the errors of a stack network is a trend, fitted to velocities."""
 
 from collections.abc import Sequence
 from typing import Any
