@@ -42,6 +42,7 @@ def cutting(endpoint: str) -> Iterator[Proxy]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # head and body are sent one after the other
 
         def _pass_on(self) -> None:
             cut = proxy.note(self.command, self.path)

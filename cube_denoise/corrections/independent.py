@@ -32,7 +32,10 @@ class IndependentComponents(Separation):
 
     FastICA tells maps apart by their not being Gaussian. Smooth turbulence nearly is
     Gaussian; a bowl, a fault or a stratified delay is not. Unstable components stay in
-    the signal, and so does what no cluster holds. For the rule and its blind spots see
+    the signal, and so does what no cluster holds. Where there is little else than
+    turbulence some runs wander for long, and the last digit of the phase decides
+    whether and where they converge: there another order of the pairs, or another
+    processor, can give other clusters. For the rule and its blind spots see
     `separation.Separation`.
 
     Parameters
