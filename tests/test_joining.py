@@ -320,6 +320,26 @@ def test_a_plate_turns_about_its_pole():
         np.testing.assert_allclose(values[k], [east, north, 0], atol=1e-12)
 
 
+def test_frames_smaller_than_the_spacing_of_points_are_tied_to_a_plate():
+    scene = simulate_frames(
+        seed=1, tracks=2, per_track=1, size=(60, 60), pixel=500.0, white=2e-4
+    )
+    lattice = Lattice(CRS("EPSG:32637"))
+    plate = Plate(50.4, -1.1, 0.6, 1e-4)
+    for frame in scene.frames.values():
+        lon, lat = lattice.degrees(*np.meshgrid(frame.x.values, frame.y.values))
+        moved = plate.at(lon, lat)[0]
+        looks = [frame[f"los_{n}"].values for n in ("east", "north", "up")]
+        frame["velocity"].values[:] = 0.03 + sum(
+            look * moved[..., k] for k, look in enumerate(looks)
+        )
+    found = join(frames_of(scene), ground=plate)
+    assert [t.points for t in found.ties] == [1, 1]
+    for tie in found.ties:
+        assert tie.offset == pytest.approx(0.03, abs=1e-4)
+        assert tie.offset_std > 2e-4
+
+
 def test_a_moving_plate_does_not_become_vertical():
     """All ground moves with a plate; the looks change along the swath, up must not."""
     scene = simulate_frames(seed=2, **SMALL, **EXACT)

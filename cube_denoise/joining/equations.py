@@ -242,8 +242,30 @@ def tie_rows(
     lattice: Lattice,
     ground: Ground,
 ) -> list[Rows]:
-    """Frames at each point whose velocity is known, point by point."""
-    points = ground.points(extent(summaries, lattice))
+    """Frames at each point whose velocity is known, point by point.
+
+    A frame that holds none of the points of a field or a plate is compared with it in
+    its middle.
+    """
+    rows = _at_points(ground.points(extent(summaries, lattice)), summaries, bases)
+    held = {f for row in rows for f in row.frames}
+    for f in range(len(summaries)):
+        if f in held:
+            continue
+        x, y = lattice.centres(summaries[f].keys)
+        middle = int(np.argmin((x - x.mean()) ** 2 + (y - y.mean()) ** 2))
+        lon, lat = (float(v) for v in lattice.degrees(x[middle], y[middle]))
+        point = ground.points((lon, lat, lon, lat))
+        more = _at_points(point, summaries, bases)
+        held |= {f for row in more for f in row.frames}
+        rows += more
+    return rows
+
+
+def _at_points(
+    points: xr.Dataset, summaries: Sequence[Summary], bases: Sequence[Basis]
+) -> list[Rows]:
+    lattice = bases[0].lattice
     lon, lat = points["longitude"].values, points["latitude"].values
     x, y = lattice.of_degrees(lon, lat)
     keys = lattice.keys(x, y)

@@ -239,7 +239,7 @@ class Field:
     """m/yr, of either component."""
 
     def points(self, bounds: tuple[float, ...]) -> xr.Dataset:
-        """See `Ground`: one point every `SPACING`."""
+        """See `Ground`: one point every `SPACING`, or one in the middle."""
         return _within(_grid_points(self, _overlap(bounds, self._bounds)), bounds)
 
     def near(self, bounds: tuple[float, ...]) -> "Field":
@@ -284,7 +284,7 @@ class Plate:
     """m/yr, of what the ground moves beside."""
 
     def points(self, bounds: tuple[float, ...]) -> xr.Dataset:
-        """See `Ground`: one point every `SPACING`."""
+        """See `Ground`: one point every `SPACING`, or one in the middle."""
         return _grid_points(self, bounds)
 
     def near(self, bounds: tuple[float, ...]) -> "Plate":
@@ -316,13 +316,18 @@ class Plate:
 
 
 def _grid_points(ground: Ground, bounds: tuple[float, ...]) -> xr.Dataset:
-    """Points every `SPACING` on a lattice anchored at 0, with the ground's velocity."""
+    """Points every `SPACING` on a lattice anchored at 0, with the ground's velocity.
+
+    The middle where bounds hold none.
+    """
     west, south, east, north = bounds
     dy = SPACING / KILOMETRES_PER_DEGREE
     dx = dy / math.cos(math.radians((south + north) / 2))
     lon = np.arange(math.ceil(west / dx), math.floor(east / dx) + 1) * dx
     lat = np.arange(math.ceil(south / dy), math.floor(north / dy) + 1) * dy
     lon, lat = (v.ravel() for v in np.meshgrid(lon, lat))
+    if not lon.size:
+        lon, lat = np.array([(west + east) / 2]), np.array([(south + north) / 2])
     return layout(lon, lat, *ground.at(lon, lat))
 
 
