@@ -63,6 +63,8 @@ class Outcome(NamedTuple):
     pairs: int = 0
     unread: int = 0
     seconds: float = 0.0
+    changed: bool = True
+    """Whether its cube was changed."""
 
 
 @dataclass
@@ -73,6 +75,8 @@ class BulkReport:
     """In the plan."""
     done: int = 0
     """By this run."""
+    unchanged: int = 0
+    """Of those: with nothing new."""
     already: int = 0
     """Done before, or by another run meanwhile."""
     failed: dict[str, str] = field(default_factory=dict)
@@ -221,6 +225,7 @@ class _Run:
             return True
         if outcome.fresh:
             self.report.done += 1
+            self.report.unchanged += not outcome.changed
             self.report.unread += outcome.unread
             self._unlisted.add(task.name)
             log.info(
@@ -255,17 +260,17 @@ def carry_out(task: FrameTask) -> Outcome:
 
     try:
         with got.kept(), told_to(hear):
-            found = _do(task)
+            found, changed = _do(task)
     except Exception as error:
         return _over(got, "failed", reason=sentence(error))
     except BaseException:
         _over(got, "waiting")
         raise
-    return _over(got, "done", **found)
+    return _over(got, "done", **found)._replace(changed=changed)
 
 
-def _do(task: FrameTask) -> dict[str, Any]:
-    """Run the job and write the item; what the state tells of it."""
+def _do(task: FrameTask) -> tuple[dict[str, Any], bool]:
+    """Run the job and write the item; what the state tells of it, and if it changed."""
     threads = task_threads(task.threads)
     job = {k: v for k, v in task.job.items() if k != "memory_limit"}
     job |= {"cluster": "threads", "workers": threads}
@@ -274,11 +279,12 @@ def _do(task: FrameTask) -> dict[str, Any]:
         task.archive, task.name, job["cube"], branch=job.get("branch") or "main"
     )
     ingested = report.ingest
-    return {
+    told = {
         "snapshot": snapshot,
         "pairs": ingested.present + ingested.added,
         "unread": len(ingested.failed),
     }
+    return told, bool(report.record)
 
 
 def _over(got: Claim, state: State, **told: Any) -> Outcome:

@@ -267,12 +267,14 @@ def test_update_takes_what_is_new(six: Entries, tmp_path: Path) -> None:
     write_items(items[:4], source)
     entries = [{"name": "grows", "source": str(source)}, six[1]]
     plan = plan_of(tmp_path, entries)
-    assert run_plan(plan).done == 2
+    first = run_plan(plan)
+    assert (first.done, first.unchanged) == (2, 0)
     before = {f.name: f.snapshot for f in archive.frames(plan.archive)}
     again = reprocessed(items[1], tmp_path / "again", 1.0)
     write_items([items[0], again, *items[2:]], source)
     assert run_plan(plan).already == 2, "only an update looks again"
-    assert run_plan(plan, updating=True).done == 2
+    updated = run_plan(plan, updating=True)
+    assert (updated.done, updated.unchanged) == (2, 1)
     cube = store.open_cube(cube_place(plan.archive, "grows"))
     assert cube.sizes["pair"] == 5
     assert [published(plan, e["name"]) for e in entries] == [2, 1]

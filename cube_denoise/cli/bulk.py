@@ -79,9 +79,10 @@ def _run(plan: "Plan", update: bool) -> None:
     report = run_plan(plan, updating=update)
     deaths = f", {report.deaths} workers died" if report.deaths else ""
     unread = f", {report.unread} pairs not read" if report.unread else ""
+    nothing = f" ({report.unchanged} with nothing new)" if report.unchanged else ""
     typer.echo(
-        f"{report.done} frames done, {report.already} before, {len(report.failed)} "
-        f"failed{unread}{deaths}"
+        f"{report.done} frames done{nothing}, {report.already} before, "
+        f"{len(report.failed)} failed{unread}{deaths}"
     )
     for name, reason in report.failed.items():
         typer.echo(f"failed: {name}: {reason}", err=True)
