@@ -1,5 +1,6 @@
 """The command that joins frames: join."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -90,7 +91,10 @@ def join(
     if plots is not None:
         from cube_denoise.joining.pictures import plot_join
         from cube_denoise.plot import save_figure
+        from cube_denoise.product import open_velocity
 
-        for name, figure in plot_join(joined).items():
+        # As published: it is not computed again.
+        published = replace(joined, product=open_velocity(out, version=version))
+        for name, figure in plot_join(published).items():
             typer.echo(save_figure(figure, plots / f"{name}.png"))
     typer.echo(f"{out} {version}")
