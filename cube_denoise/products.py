@@ -97,7 +97,7 @@ def find_products(
         )
 
     if places.is_bucket(place) and not is_product(place):
-        objects = sorted(_objects(str(place)))
+        objects = sorted(_product_objects(str(place)))
         static = [*(o for o in objects if opera.is_static(o)), *static]
         return _read_all([o for o in objects if is_product(o)], read)
     if is_remote(place):
@@ -196,8 +196,8 @@ def _product_files(folder: Path) -> Iterator[Path]:
                 yield file
 
 
-def _objects(url: str) -> Iterator[str]:
-    """Addresses of what is in a bucket, at a place or below."""
+def _product_objects(url: str) -> Iterator[str]:
+    """Addresses of products and static layers in a bucket, at a place or below."""
     import obstore
 
     folder, _, query = url.partition("?")
@@ -205,7 +205,8 @@ def _objects(url: str) -> Iterator[str]:
         for batch in obstore.list(places.object_store(url)):
             for entry in batch:
                 href = f"{folder.rstrip('/')}/{entry['path']}"
-                yield f"{href}?{query}" if query else href
+                if is_product(href) or opera.is_static(href):
+                    yield f"{href}?{query}" if query else href
     except places.PlaceError:
         raise
     except Exception as error:
