@@ -220,6 +220,10 @@ def write_catalog(
     if not records:
         raise ValueError("interferograms is empty: a catalog must have at least one")
     path = Path(path).resolve()
+    if _ends_links(str(path)):
+        raise ValueError(
+            f"path={str(path)!r} must have no '#' or '?' in it: links would end there"
+        )
     path = path if path.suffix == ".json" else path / "catalog.json"
     folder = path.parent / "items"
     names = [re.sub(r"[^\w.-]", "_", r.id) + ".json" for r in records]
@@ -280,7 +284,11 @@ def _near(href: str, folder: Path) -> str:
     """Link relative to `folder` if the file is in or beside the folder above it."""
     path = as_path(href)
     near = path != href and Path(path).is_relative_to(folder.parent.parent)
-    return os.path.relpath(path, folder) if near else href
+    return os.path.relpath(path, folder) if near and not _ends_links(path) else href
+
+
+def _ends_links(path: str) -> bool:
+    return "#" in path or "?" in path
 
 
 def _bounds(record: Interferogram) -> list[float]:

@@ -381,6 +381,19 @@ def test_real_stack_through_a_catalog(tmp_path):
     assert len(search(path, bbox=[-99.1, 19.4, -99.0, 19.5])) == 30
 
 
+@pytest.mark.parametrize("name", ["a b", "a%20b", "ü", "a#b", "a?b", "a&b;c", "a[1]*"])
+def test_names_of_folders_with_odd_characters(name, tmp_path):
+    """Those of rasters may have any; that of a catalog cannot have two."""
+    wanted = record(folder=str(tmp_path / name))
+    assert search(write_items([wanted], tmp_path / name / "items.json")) == [wanted]
+    assert search(write_catalog([wanted], tmp_path / "catalog.json")) == [wanted]
+    if set(name) & {"#", "?"}:
+        with pytest.raises(ValueError, match="must have no '#' or '\\?' in it"):
+            write_catalog([wanted], tmp_path / name)
+    else:
+        assert search(write_catalog([wanted], tmp_path / name)) == [wanted]
+
+
 ACROSS = {"crs": "EPSG:32601", "shape": (2500, 3125)} | {
     "transform": (80.0, 0.0, 200_000.0, 0.0, -80.0, 5_700_000.0)
 }
