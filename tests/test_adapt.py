@@ -220,7 +220,7 @@ def test_the_least_error_against_noise_is_the_least_error(steady):
         assert wrong**2 - errors[1] ** 2 == pytest.approx(more, rel=0.15)
 
 
-@pytest.mark.parametrize("rate", [3e-3, 0.0])
+@pytest.mark.parametrize("rate", [3e-3, pytest.param(0.0, marks=pytest.mark.slow)])
 def test_a_stage_between_dates_has_its_gate(tmp_path, monkeypatch, small_batches, rate):
     cube = tmp_path / "cube"
     ingest_dataset(simulate_stack(seed=8, shape=(32, 32), dates=32, snr=0.1).cube, cube)

@@ -76,7 +76,7 @@ PLAN = {
 }
 
 
-@settings(max_examples=4, **PLAN)
+@settings(max_examples=3, **PLAN)
 @given(drawn=ORDERS)
 def test_any_order_and_batches(
     drawn: tuple[list[int], list[int]], nine: list[Any], at_once: Path

@@ -141,7 +141,9 @@ def staged_cubes(
 AFTER = {"ingest": "correct", "correct": "invert", "invert": "done"}
 
 
-@pytest.mark.parametrize("step", ["ingest", "correct", "invert"])
+@pytest.mark.parametrize(
+    "step", ["ingest", "correct", pytest.param("invert", marks=pytest.mark.slow)]
+)
 def test_killed_again_and_again(
     step: str,
     children: BaseContext,

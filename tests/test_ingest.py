@@ -159,7 +159,14 @@ def test_a_warped_plane_is_the_plane(tmp_path: Path, name: str) -> None:
     np.testing.assert_allclose(found, plane(*centres(TARGET)), atol=tolerance)
 
 
-@pytest.mark.parametrize("name", ["part of a pixel off", "degrees", "next zone"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "part of a pixel off",
+        pytest.param("degrees", marks=pytest.mark.slow),
+        "next zone",
+    ],
+)
 def test_the_block_that_is_read_does_not_matter(tmp_path: Path, name: str) -> None:
     def rough(east: np.ndarray, north: np.ndarray) -> np.ndarray:
         values = 5 * np.sin(east / 150) * np.cos(north / 110)

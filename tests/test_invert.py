@@ -167,7 +167,7 @@ def test_pair_order_does_not_matter():
 
 @pytest.mark.parametrize("weights", WEIGHTINGS)
 def test_block_cut_does_not_change_a_bit(weights):
-    cube = noisy_cube()
+    cube = noisy_cube((11, 9))
     whole = invert(cube, weights=weights, block=64).compute()
     for block in (1, 5, 8):
         cut = invert(cube, weights=weights, block=block).compute(scheduler="sync")

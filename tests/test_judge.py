@@ -121,9 +121,10 @@ def test_methods_by_name_and_what_does_not_apply(scene: Scene):
 
 
 def test_the_cube_is_not_changed(scene: Scene):
-    before = scene.cube.copy(deep=True)
-    evaluate_cube(scene.cube, ["ramp"], cases=CASES[:1], reference=REFERENCE)
-    xr.testing.assert_identical(scene.cube, before)
+    cube = scene.cube.isel(pair=slice(12), x=slice(32))
+    before = cube.copy(deep=True)
+    evaluate_cube(cube, ["ramp"], cases=CASES[:1], reference=REFERENCE)
+    xr.testing.assert_identical(cube, before)
 
 
 @pytest.mark.parametrize(

@@ -477,7 +477,9 @@ def test_every_network_has_a_recipe():
 # --- what it is trained on ----------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["short-pairs", "residual"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("short-pairs", marks=pytest.mark.slow), "residual"]
+)
 def test_real_noise_trains_and_is_told(tmp_path, kind, monkeypatch):
     """Of the cube's training dates; held-out batches of its validation dates."""
     cube = tmp_path / "stack"
