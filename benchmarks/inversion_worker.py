@@ -77,12 +77,13 @@ def once(side: Side) -> tuple[Any, dict[str, Any]]:
     ctypes.CDLL(None).malloc_trim(0)  # memory of the last run counts again
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before, busy, begin = status("VmRSS"), processor_time(), time.perf_counter()
+    end = begin + ROUND
     found = side.solve()
     seconds = [time.perf_counter() - begin]
     processor = [processor_time() - busy]
     extra = status("VmHWM") - before - side.own_memory
     alone = not children()
-    while sum(seconds) < ROUND:
+    while time.perf_counter() < end:
         side.prepare()
         busy, begin = processor_time(), time.perf_counter()
         found = side.solve()

@@ -159,6 +159,6 @@ def test_options_out_of_range(options):
 def test_it_is_quick():
     rng = np.random.default_rng(1)
     smooth = rng.normal(size=(13, 60, 100)).cumsum(1).cumsum(2) / 30
-    start = time.perf_counter()
+    start = time.process_time()
     correct(cube_of(smooth), "ica")["corrected_phase"].compute()
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
