@@ -20,7 +20,7 @@ from cube_denoise.cluster import Workers, cores, task_threads
 from cube_denoise.cluster_jobs import Ended, Jobs
 from cube_denoise.conventions import X, Y
 from cube_denoise.corrections import find_correction
-from cube_denoise.frame_status import LEASE, Claim, FrameStatus, State, claim
+from cube_denoise.frame_status import BEAT, LEASE, Claim, FrameStatus, State, claim
 from cube_denoise.grid import regular_grid
 from cube_denoise.json_objects import ObjectChangedError
 from cube_denoise.progress import Advance, progress, told_to
@@ -163,6 +163,8 @@ class _Run:
         self._turns = iter(turns(plan, pool))
         self._later: list[tuple[float, FrameTask]] = []
         """Frames to be tried again, and when; no more than there are workers."""
+        self._marks: dict[str, tuple[str, float]] = {}
+        """Of frames that others are at: their mark, and since when it is that."""
         self._unlisted: set[str] = set()
         self._listed = time.monotonic()
 
@@ -216,9 +218,9 @@ class _Run:
             outcome = ended.result
         if outcome.state == "running":
             log.info("frame %s: another worker is at it", task.name)
-            later = task._replace(silent=outcome.mark)
-            self._later.append((time.monotonic() + LEASE, later))
+            self._ask_again(task, outcome.mark)
             return False
+        self._marks.pop(task.name, None)
         if outcome.state == "failed":
             self.report.failed[task.name] = outcome.reason
             log.warning("frame %s failed: %s", task.name, outcome.reason)
@@ -235,6 +237,15 @@ class _Run:
         else:
             self.report.already += 1
         return True
+
+    def _ask_again(self, task: FrameTask, mark: str) -> None:
+        """Look again soon at a frame of others: they may end, or be silent."""
+        now = time.monotonic()
+        known, since = self._marks.get(task.name, (mark, now))
+        since = since if known == mark else now
+        self._marks[task.name] = mark, since
+        silent = mark if now - since >= LEASE else None
+        self._later.append((now + BEAT, task._replace(silent=silent)))
 
     def _list(self) -> None:
         archive.list_items(self.plan.archive, changed=self._unlisted)

@@ -225,6 +225,7 @@ def test_frames_of_a_silent_host_are_waited_for_and_taken(
     six: Entries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bulk, "LEASE", 0.3)
+    monkeypatch.setattr(bulk, "BEAT", 0.1)
     plan = plan_of(tmp_path, six[:1])
     archive.make(plan.archive)
     held = claim(plan.archive, six[0]["name"], job="x")
@@ -233,6 +234,35 @@ def test_frames_of_a_silent_host_are_waited_for_and_taken(
     report = run_plan(plan)
     assert (report.done, report.failed) == (1, {})
     assert published(plan, six[0]["name"]) == 1
+
+
+def test_frames_of_a_living_host_are_left_to_it_and_seen_to_end(
+    six: Entries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gives signs for longer than a lease; what it has done is seen soon."""
+    monkeypatch.setattr(bulk, "LEASE", 1.0)
+    monkeypatch.setattr(bulk, "BEAT", 0.1)
+    plan = plan_of(tmp_path, six[:1])
+    (frame,) = plan.frames()
+    archive.make(plan.archive)
+    held = claim(plan.archive, frame.name, job=frame.fingerprint)
+    assert isinstance(held, Claim)
+    held._tell(worker=Process("elsewhere", 1, 1))
+
+    def work() -> None:
+        for beat in range(20):
+            time.sleep(0.15)
+            held._tell(beat=beat + 1)
+        monkeypatch.setattr(bulk, "LEASE", 1000.0)
+        held.end("done")
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    begin = time.monotonic()
+    report = run_plan(plan)
+    worker.join()
+    assert not held.lost and (report.done, report.already) == (0, 1)
+    assert 3 <= time.monotonic() - begin < 30
 
 
 # --- frames that fail ------------------------------------------------------------
