@@ -120,6 +120,7 @@ def test_targets_are_of_paired_ratios():
     assert scaled.endswith("(target 10: missed)")
 
 
+@pytest.mark.slow
 def test_rows(tmp_path, monkeypatch, capsys):
     """A short run on one stack; refused weights are those of before."""
     torch.manual_seed(0)

@@ -450,7 +450,7 @@ def test_outlines_across_the_antimeridian(tmp_path):
 
 def test_memory_of_an_item_list_does_not_grow_with_it(tmp_path):
     peaks = []
-    for count in (100, 800):
+    for count in (50, 400):
         records = (record(k % 20, id=f"{k}") for k in range(count))
         tracemalloc.start()
         path = write_items(records, tmp_path / "items.json")

@@ -59,7 +59,16 @@ def test_every_architecture_of_pairs_is_here():
     assert pairs == set(NARROW)
 
 
-@pytest.mark.parametrize("name", sorted(NARROW))
+@pytest.mark.parametrize(
+    "name",
+    [
+        # The bridge has its network.
+        pytest.param(name, marks=pytest.mark.slow)
+        if name == "DiffusionDenoiser"
+        else name
+        for name in sorted(NARROW)
+    ],
+)
 def test_windows_change_nothing(cube, name):
     model = network(name)
     options = {"precision": "float32"}

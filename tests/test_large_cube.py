@@ -35,6 +35,7 @@ def seen(monkeypatch):
     return given
 
 
+@pytest.mark.slow
 def test_rows_and_limit(seen, tmp_path, capsys):
     path = tmp_path / "rows.json"
     made = large_cube.main(["--quick", "--out", str(path)])

@@ -104,6 +104,7 @@ def squares():
     return found, step
 
 
+@pytest.mark.slow
 def test_offsets_equal_a_dense_solution():
     ground = read_ground(GNSS, unit="mm/yr")
     lattice = Lattice(CRS("EPSG:4326"))

@@ -103,7 +103,7 @@ def watch(
 
 
 def test_readers_of_a_disk(tmp_path: Path) -> None:
-    watch(str(tmp_path / "cube"), tmp_path, readers=2, updates=3)
+    watch(str(tmp_path / "cube"), tmp_path, readers=2, updates=3, pause=0.1)
 
 
 @pytest.mark.slow
