@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import xarray as xr
 
 from cube_denoise import store
 from cube_denoise.model_card import adapted_card
@@ -73,9 +74,11 @@ def adapt(
     deformation is put under it. The first 60 % of the dates are trained on,
     the next 20 % say when to stop, and the last 20 % whether the new weights are
     accepted: with the same deformation under their noise, the error must fall, and
-    neither amplitudes nor false alarms may become worse (`gate.verdict`). A run that
-    was interrupted goes on where it was. The noise is held in memory, 4 bytes for each
-    pixel and date.
+    neither amplitudes nor false alarms may become worse (`gate.verdict`). If they are
+    accepted, training is done once more, as long, with the noise of all dates: these
+    weights are kept, unless the gate refuses them even on dates that they have seen. A
+    run that was interrupted goes on where it was. The noise is held in memory, 4 bytes
+    for each pixel and date.
 
     Parameters
     ----------
@@ -136,8 +139,9 @@ def adapt(
         "seed": seed,
         **settings.record(),
     }
+    out = Path(out)
     learner = Learner(zoo.load_model(model), settings, seed=seed, device=device)
-    fit = Fit(f"adapt {Path(model).name}", learner, Checkpoint(Path(out), identity))
+    fit = Fit(f"adapt {Path(model).name}", learner, Checkpoint(out, identity))
     setup = Setup(first.config, seed, None, banks)
     fit.run(setup, workers=0)
     made = zoo.load_model(model)
@@ -153,12 +157,20 @@ def adapt(
     if reasons:
         fit.checkpoint.remove()
         return Adaptation(before, after, reasons, None)
+    beside = Checkpoint(out.with_name(f"{out.name}-all-dates"), identity)
+    whole, seconds = _with_all_dates(cube, model, fit, setup, beside, bool(kept))
+    refused = verdict(before, judge(whole, banks["test"], seed=seed))
+    if refused:
+        log.info("training with all dates is not kept: %s", "; ".join(refused))
+    else:
+        made = whole
     training: dict[str, Any] = identity | {
-        "steps_taken": learner.done,
+        "steps_taken": fit.learner.done,
         "best_step": fit.best_step,
         "held_out_loss": round(fit.best_loss, 6),
         "between": kept,
-        "minutes": round(fit.seconds / 60, 1),
+        "all_dates": not refused,
+        "minutes": round((fit.seconds + seconds) / 60, 1),
         **fit.made_on(),
         "before": before._asdict(),
         "scores": after._asdict(),
@@ -167,29 +179,49 @@ def adapt(
         made,
         out,
         training=training,
-        card=adapted_card(Path(out).name, made, training),
+        card=adapted_card(out.name, made, training),
         curves=as_csv(fit.curve),
         half=True,
     )
     fit.checkpoint.remove()
+    beside.remove()
     return Adaptation(before, after, (), folder)
+
+
+def _with_all_dates(
+    cube: str | Path,
+    model: str | Path,
+    fit: Fit,
+    setup: Setup,
+    checkpoint: Checkpoint,
+    between: bool,
+) -> tuple[Any, float]:
+    """Adapt with the noise of all dates, as long as was best of `fit`; seconds it took.
+
+    `between` adds the stage between dates.
+    """
+    bank = NoiseBank.from_cube(store.open_cube(cube), kind="residual", split=None)
+    setup = replace(setup, noise={**setup.noise, "train": bank})
+    learner = Learner(
+        zoo.load_model(model),
+        recipe(setup.noise, fit.best_step),
+        seed=fit.learner.seed,
+        device=fit.learner.device,
+    )
+    again = Fit(f"{fit.name}, all dates", learner, checkpoint)
+    again.run(setup, workers=0)
+    made = learner.average.cpu().half().float().eval()
+    if between:
+        made, _ = _trained_between(cube, made, learner, setup)
+    return made, again.seconds
 
 
 def _between(
     cube: str | Path, model: Any, was: Judged, first: Learner, setup: Setup
 ) -> tuple[Any, Judged, bool]:
     """Train on between dates; the better network, its scores, and which it is."""
-    opened, settings = store.open_cube(cube), first.recipe
-    own, held = (
-        Noise2Noise.from_cube(opened, setup.noise[split]) for split in ("train", "test")
-    )
-    made = copy.deepcopy(model)
-    settings = replace(
-        settings, steps=noise2noise.STEPS, learning_rate=noise2noise.LEARNING_RATE
-    )
-    learner = Learner(made, settings, seed=first.seed, device=first.device)
-    train_between(learner, cast("StackTask", settings.task), setup, own)
-    made = learner.average.cpu().half().float().eval()
+    made, opened = _trained_between(cube, model, first, setup)
+    held = Noise2Noise.from_cube(opened, setup.noise["test"])
     now = judge(made, setup.noise["test"], seed=setup.seed)
     errors = [held.blind_error(network) for network in (model, made)]
     reasons = verdict(was, now, gain=NOT_WORSE)
@@ -202,6 +234,21 @@ def _between(
         "; ".join(reasons) or "else as good",
     )
     return model, was, False
+
+
+def _trained_between(
+    cube: str | Path, model: Any, first: Learner, setup: Setup
+) -> tuple[Any, xr.Dataset]:
+    """A copy of a network trained on between the dates of its noise, and the cube."""
+    opened = store.open_cube(cube)
+    own = Noise2Noise.from_cube(opened, setup.noise["train"])
+    settings = replace(
+        first.recipe, steps=noise2noise.STEPS, learning_rate=noise2noise.LEARNING_RATE
+    )
+    made = copy.deepcopy(model).requires_grad_()
+    learner = Learner(made, settings, seed=first.seed, device=first.device)
+    train_between(learner, cast("StackTask", settings.task), setup, own)
+    return learner.average.cpu().half().float().eval(), opened
 
 
 def noise_banks(cube: str | Path) -> dict[str, NoiseBank]:
