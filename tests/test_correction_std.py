@@ -129,7 +129,9 @@ def test_networks_that_state_none(cube: xr.Dataset, silent: Path, url: Path):
     assert not {*STATED, "correction_time"} & set(kept.variables)
 
 
-@pytest.mark.parametrize("other", ["ramp", "silent"])
+@pytest.mark.parametrize(
+    "other", [pytest.param("ramp", marks=pytest.mark.slow), "silent"]
+)
 def test_another_method_takes_it_away(url: Path, model: Path, silent: Path, other: str):
     correct_cube(url, model)
     assert "correction_std" in store.open_cube(url)
