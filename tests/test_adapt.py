@@ -234,8 +234,12 @@ def test_the_least_error_against_noise_is_the_least_error(steady):
         assert wrong**2 - errors[1] ** 2 == pytest.approx(more, rel=0.15)
 
 
-@pytest.mark.parametrize("rate", [3e-3, pytest.param(0.0, marks=pytest.mark.slow)])
-def test_a_stage_between_dates_has_its_gate(tmp_path, monkeypatch, small_batches, rate):
+@pytest.mark.parametrize(
+    ("rate", "steps"), [(3e-3, 10), pytest.param(0.0, 40, marks=pytest.mark.slow)]
+)
+def test_a_stage_between_dates_has_its_gate(
+    tmp_path, monkeypatch, small_batches, rate, steps
+):
     cube = tmp_path / "cube"
     ingest_dataset(simulate_stack(seed=8, shape=(32, 32), dates=32, snr=0.1).cube, cube)
     spoiled = saved(tmp_path / "spoiled", spoiled=True)
@@ -244,10 +248,11 @@ def test_a_stage_between_dates_has_its_gate(tmp_path, monkeypatch, small_batches
     monkeypatch.setattr(adapting, "LONG", 4)
     monkeypatch.setattr(noise2noise, "STEPS", 30)
     monkeypatch.setattr(noise2noise, "LEARNING_RATE", rate)
-    found = adapt(cube, tmp_path / "mine", model=spoiled, steps=10, threads=1)
+    found = adapt(cube, tmp_path / "mine", model=spoiled, steps=steps, threads=1)
+    assert found.reasons == ()
     record = json.loads((found.folder / "config.json").read_text())["training"]
     assert record["between"] is bool(rate)
-    assert "--steps 10 --between" in (found.folder / "README.md").read_text()
+    assert f"--steps {steps} --between" in (found.folder / "README.md").read_text()
 
 
 def test_mistakes(cube, untrained, tmp_path):

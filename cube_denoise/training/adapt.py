@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 import xarray as xr
 
@@ -74,11 +75,11 @@ def adapt(
     deformation is put under it. The first 60 % of the dates are trained on,
     the next 20 % say when to stop, and the last 20 % whether the new weights are
     accepted: with the same deformation under their noise, the error must fall, and
-    neither amplitudes nor false alarms may become worse (`gate.verdict`). If they are
-    accepted, training is done once more, as long, with the noise of all dates: these
-    weights are kept, unless the gate refuses them even on dates that they have seen. A
-    run that was interrupted goes on where it was. The noise is held in memory, 4 bytes
-    for each pixel and date.
+    neither amplitudes nor false alarms, in stacks of the last 40 %, may become worse
+    (`gate.verdict`). If they are accepted, training is done once more, as long, with
+    the noise of all dates: these weights are kept, unless the gate refuses them even on
+    dates that they have seen. A run that was interrupted goes on where it was. The
+    noise is held in memory, 4 bytes for each pixel and date.
 
     Parameters
     ----------
@@ -147,9 +148,7 @@ def adapt(
     made = zoo.load_model(model)
     made.load_state_dict(fit.best)
     made.half().float().eval()
-    before, after = (
-        judge(network, banks["test"], seed=seed) for network in (first, made)
-    )
+    before, after = (_judged(network, setup) for network in (first, made))
     kept = None
     if between:
         made, after, kept = _between(cube, made, after, learner, setup)
@@ -159,7 +158,7 @@ def adapt(
         return Adaptation(before, after, reasons, None)
     beside = Checkpoint(out.with_name(f"{out.name}-all-dates"), identity)
     whole, seconds = _with_all_dates(cube, model, fit, setup, beside, bool(kept))
-    refused = verdict(before, judge(whole, banks["test"], seed=seed))
+    refused = verdict(before, _judged(whole, setup))
     if refused:
         log.info("training with all dates is not kept: %s", "; ".join(refused))
     else:
@@ -186,6 +185,17 @@ def adapt(
     fit.checkpoint.remove()
     beside.remove()
     return Adaptation(before, after, (), folder)
+
+
+def _judged(network: Any, setup: Setup) -> Judged:
+    """Judge with all dates that were not trained on, their error with the last ones."""
+    early, late = (setup.noise[split] for split in SPLITS[1:])
+    longer = replace(
+        late,
+        fields=np.concatenate([early.fields, late.fields]),
+        dates=np.concatenate([early.dates, late.dates]),
+    )
+    return judge(network, late, longer=longer, seed=setup.seed)
 
 
 def _with_all_dates(
@@ -222,7 +232,7 @@ def _between(
     """Train on between dates; the better network, its scores, and which it is."""
     made, opened = _trained_between(cube, model, first, setup)
     held = Noise2Noise.from_cube(opened, setup.noise["test"])
-    now = judge(made, setup.noise["test"], seed=setup.seed)
+    now = _judged(made, setup)
     errors = [held.blind_error(network) for network in (model, made)]
     reasons = verdict(was, now, gain=NOT_WORSE)
     if errors[1] < errors[0] * (1 - WORTH) and not reasons:

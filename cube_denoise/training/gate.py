@@ -48,7 +48,14 @@ class Judged(NamedTuple):
     """Share of the errors within the standard deviation; mean."""
 
 
-def judge(model: Any, bank: NoiseBank, *, seed: int = 0, count: int = 6) -> Judged:
+def judge(
+    model: Any,
+    bank: NoiseBank,
+    *,
+    longer: NoiseBank | None = None,
+    seed: int = 0,
+    count: int = 6,
+) -> Judged:
     """Judge a network by simulated deformation under the noise of a bank.
 
     Parameters
@@ -57,6 +64,10 @@ def judge(model: Any, bank: NoiseBank, *, seed: int = 0, count: int = 6) -> Judg
         Stack network in eval mode, on the CPU.
     bank : NoiseBank
         Of dates that it was not trained on.
+    longer : NoiseBank, optional
+        Of these and others that it was not trained on, though they may have said when
+        to stop: amplitudes and false alarms are judged by it, since in a stack of few
+        dates all networks lose motion that they keep in the user's own.
     seed : int
         Of deformation and draws; the same for networks that are compared.
     count : int
@@ -67,18 +78,19 @@ def judge(model: Any, bank: NoiseBank, *, seed: int = 0, count: int = 6) -> Judg
     Judged
     """
     errors, slopes, alarms, held = [], [], [], []
-    for ratio in (0.0, *RATIOS):
+    for ratio in RATIOS:
         for truth, noisy, seen, std in _probes(model, bank, ratio, seed, count):
-            if not ratio:
-                alarms.append(1e3 * evaluate.false_alarm(seen))
-                continue
             errors.append(
                 evaluate.rms_error(seen, truth) / evaluate.rms_error(noisy, truth)
             )
-            if ratio >= CLEAR:
-                slopes.append(evaluate.amplitude_slope(seen, truth))
             missed = np.abs(seen - truth)
             held.append((missed < std)[np.isfinite(missed)].mean())
+    longer = longer or bank
+    for _, _, seen, _ in _probes(model, longer, 0.0, seed, count):
+        alarms.append(1e3 * evaluate.false_alarm(seen))
+    for ratio in (r for r in RATIOS if r >= CLEAR):
+        for truth, _, seen, _ in _probes(model, longer, ratio, seed, count):
+            slopes.append(evaluate.amplitude_slope(seen, truth))
     return Judged(
         round(float(np.exp(np.mean(np.log(errors)))), 4),
         round(float(np.mean(slopes)), 4),
