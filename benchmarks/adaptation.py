@@ -13,13 +13,14 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.atmosphere import interval
+from benchmarks.atmosphere import in_processes, interval
 from benchmarks.differing_noise import VARIANTS, Place
 from benchmarks.report import Row, report
 from cube_denoise import evaluate
@@ -249,6 +250,10 @@ def judged(kind: str, number: int, model: str, *, quick: bool) -> Outcome:
     )
 
 
+def _judged(asked: tuple[str, int], *, model: str, quick: bool) -> Outcome:
+    return judged(*asked, model, quick=quick)
+
+
 def rows_of(outcomes: Sequence[Outcome]) -> Iterator[Row]:
     """Rows of every kind and of all that differ from training but in scale."""
     differing = [o for o in outcomes if o.kind != "scaled"]
@@ -325,10 +330,9 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     most = 1 if given.quick else given.stacks or max(STACKS.values())
     outcomes = []
     # Kinds in turn: what is interrupted has seen all of them.
-    for number, kind in product(range(most), kinds):
-        if number >= STACKS[kind]:
-            continue
-        one = judged(kind, number, given.model, quick=given.quick)
+    asked = [(k, n) for n, k in product(range(most), kinds) if n < STACKS[k]]
+    judge = partial(_judged, model=given.model, quick=given.quick)
+    for one in in_processes(judge, asked, quick=given.quick):
         outcomes.append(one)
         log.info(
             "%d stacks, %.0f s: %s; own %s; new %s; slope %s; alarm %s; %s",
@@ -348,7 +352,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         f"Version {VERSION}: {len(outcomes)} stacks of {DATES} dates, {size} x {size} "
         f"pixels, {SEEDS} seeds of adaptation in turn, {time.monotonic() - began:.0f} "
         "s in all.",
-        f"adapted: {steps} steps with the noise of the first 60 % of the dates, or the "
+        f"adapted: {steps} steps at most with the noise of the first 60 % of the dates, "
+        "then as many with that of all, or the",
         "unadapted network where the gate refuses.",
         f"trained on the noise: {steps} steps from the same weights, "
         "new noise of the place in every sample.",
