@@ -46,13 +46,15 @@ def find_reference(
 
 
 def choose_reference(cube: xr.Dataset, *, variable: str | None = None) -> ReferenceArea:
-    """Choose the reference area: the most coherent small cell with the fewest gaps.
+    """Choose the reference area: the quietest small cell with the fewest gaps.
 
     Of the 8 x 8 px cells of a lattice anchored at the first pixel, those that hold data
     (in at least half of their pixels) in the most pairs; of these, the one with the
-    highest coherence, averaged over pairs and pixels, a missing pixel counting as 0; of
-    equals, the first row by row. Without coherence in the cube a valid pixel counts
-    as 1. Reads every pair once, 256 x 256 px at a time.
+    highest coherence, averaged over pairs and pixels, a missing pixel counting as 0.
+    Without coherence in the cube it is the one with the least variance of the phase
+    within the cell, averaged over the pairs that it holds. Of equals, it is the one
+    with the most pixels that hold data, then the first row by row. Reads every pair
+    once, 256 x 256 px at a time.
 
     Parameters
     ----------
@@ -68,37 +70,53 @@ def choose_reference(cube: xr.Dataset, *, variable: str | None = None) -> Refere
     rows, columns = cube.sizes[Y], cube.sizes[X]
     height, width = min(CELL, rows), min(CELL, columns)
     shape = (rows // height, columns // width)
-    pairs, quality = np.zeros(shape, int), np.zeros(shape)
+    pairs, quality, full = np.zeros(shape, int), np.zeros(shape), np.zeros(shape)
+    by_coherence = "coherence" in cube
     for window in windows(
         y=spans(shape[0] * height, READ_SIZE), x=spans(shape[1] * width, READ_SIZE)
     ):
-        valid = np.isfinite(read_window(cube, variable, window))
-        good = valid.astype("float32")
-        if "coherence" in cube:
-            good *= np.nan_to_num(read_window(cube, "coherence", window))
+        phase = read_window(cube, variable, window)
+        valid = np.isfinite(phase)
         cells = (-1, valid.shape[1] // height, height, valid.shape[2] // width, width)
         y, x = window[Y].start // height, window[X].start // width
         here = slice(y, y + cells[1]), slice(x, x + cells[3])
         share = valid.reshape(cells).mean((2, 4))
-        pairs[here] = (share >= 0.5).sum(0)
-        quality[here] = good.reshape(cells).mean((0, 2, 4), dtype="float64")
+        held = share >= 0.5
+        pairs[here], full[here] = held.sum(0), share.mean(0)
+        if by_coherence:
+            good = valid * np.nan_to_num(read_window(cube, "coherence", window))
+            quality[here] = good.reshape(cells).mean((0, 2, 4), dtype="float64")
+        else:
+            scatter = _variance(phase.reshape(cells), valid.reshape(cells))
+            total = np.where(held, scatter, 0.0).sum(0)
+            quality[here] = -total / np.maximum(held.sum(0), 1)
     if not pairs.any():
         raise ValueError(
             f"no {CELL} x {CELL} px cell of {variable} is half filled in any pair: "
             "give reference="
         )
-    best = np.where(pairs == pairs.max(), quality, -1.0).argmax()
+    best = np.lexsort([-k.ravel() for k in (full, quality, pairs)])[0]
     y, x = (int(k) for k in np.unravel_index(best, shape))
     area = ReferenceArea(
         slice(y * height, (y + 1) * height), slice(x * width, (x + 1) * width)
     )
     logger.info(
-        "reference area: rows %d to %d, columns %d to %d, mean coherence %.3f, data in "
-        "%d of %d pairs",
+        "reference area: rows %d to %d, columns %d to %d, %s %.3f, data in %d of %d "
+        "pairs",
         *(area.y.start, area.y.stop, area.x.start, area.x.stop),
-        *(quality[y, x], pairs[y, x], cube.sizes[PAIR]),
+        "mean coherence" if by_coherence else "variance of the phase (rad2)",
+        *(abs(quality[y, x]), pairs[y, x], cube.sizes[PAIR]),
     )
     return area
+
+
+def _variance(phase: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Of the pixels with data of every cell, rad2; axes 2 and 4 are those of a cell."""
+    count = np.maximum(valid.sum((2, 4), keepdims=True), 1)
+    known = np.where(valid, phase, 0.0).astype("float64")
+    apart = np.where(valid, known - known.sum((2, 4), keepdims=True) / count, 0.0)
+    variance: np.ndarray = (apart**2).sum((2, 4)) / count[:, :, 0, :, 0]
+    return variance
 
 
 def reference_phase(cube: xr.Dataset, variable: str, area: Reference) -> np.ndarray:

@@ -254,8 +254,9 @@ def invert_cube(
     chosen["pairs_inverted"] = cube.sizes[PAIR]
     rows, columns = chosen["reference_rows"], chosen["reference_columns"]
     if asked["reference"] is None:
+        by = "coherence" if "coherence" in cube else "the least variance of the phase"
         report.notes.append(
-            f"reference area {'chosen by coherence' if stand is None else 'kept'}: "
+            f"reference area {'kept' if stand is not None else f'chosen by {by}'}: "
             f"rows {rows[0]} to {rows[1]}, columns {columns[0]} to {columns[1]}"
         )
     attributes = {n: {**job.attributes[n], **chosen} for n in job.outputs}

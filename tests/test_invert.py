@@ -248,6 +248,21 @@ def test_chosen_reference_is_the_most_coherent_complete_cell(caplog):
     assert job.attributes["velocity"]["reference_rows"] == [24, 32]
 
 
+def test_without_coherence_the_reference_is_where_the_phase_varies_least(caplog):
+    rng = np.random.default_rng(0)
+    size = np.ones((37, 530))
+    size[24:32, 520:528] = 0.5  # the quietest cell of all pairs, in the far window
+    size[8:16, 16:24] = 0.1  # quieter, but not in all pairs
+    phase = 1000 + size * rng.normal(size=(4, 37, 530))
+    phase[2, 8:16, 16:24] = np.nan
+    phase[:, 24:32, 520:524] = np.nan  # its other half is enough
+    with caplog.at_level(logging.INFO, "cube_denoise"):
+        area = choose_reference(make_cube(phase, pairs=PAIRS[:4]))
+    assert area == ReferenceArea(slice(24, 32), slice(520, 528))
+    variance = np.nanvar(phase[:, 24:32, 520:528], (1, 2)).mean()
+    assert f"variance of the phase (rad2) {variance:.3f}" in caplog.text
+
+
 def test_ties_of_the_reference_go_by_position():
     phase = np.zeros((2, 30, 600))
     phase[:, :8, :] = np.nan
