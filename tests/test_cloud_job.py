@@ -46,11 +46,11 @@ def two_processes(s3: Server) -> Iterator[str]:
 
 
 def in_bucket(
-    products: Path, place: str, folder: Path
+    products: Path, place: str, folder: Path, *, count: int | None = None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Upload products; their collection and items, with the links of the bucket."""
+    """Upload products; collection and items of some, with the links of the bucket."""
     s3_server.upload(products, place)
-    records = find_products(products)[0]
+    records = find_products(products)[0][:count]
     root = json.loads(write_catalog(records, folder, collection=COLLECTION).read_text())
     text = json.dumps(
         [to_item(r).to_dict() | {"collection": COLLECTION} for r in records]
@@ -107,7 +107,7 @@ def test_a_job_in_the_cloud_equals_the_local_one(
     s3: Server, product_folder: Path, plain_model: Path, tmp_path: Path
 ) -> None:
     method = {"method": str(plain_model), "precision": "float32"}
-    write_catalog(find_products(product_folder)[0], tmp_path / "local")
+    write_catalog(find_products(product_folder)[0][:4], tmp_path / "local")
     here, there = tmp_path / "cube", f"s3://{BUCKET}/light/cube"
     pipeline.run(
         {
@@ -117,7 +117,8 @@ def test_a_job_in_the_cloud_equals_the_local_one(
             "cluster": "threads",
         }
     )
-    held = in_bucket(product_folder, f"s3://{BUCKET}/light/products", tmp_path / "c")
+    place = f"s3://{BUCKET}/light/products"
+    held = in_bucket(product_folder, place, tmp_path / "c", count=4)
     with rustac(*held, tmp_path) as api:
         report = pipeline.run(
             {
@@ -128,7 +129,7 @@ def test_a_job_in_the_cloud_equals_the_local_one(
                 "cluster": "threads",
             }
         )
-    assert (report.ingest.added, report.ingest.failed) == (7, {})
+    assert (report.ingest.added, report.ingest.failed) == (4, {})
     assert_same(store.open_cube(there), store.open_cube(here))
 
 

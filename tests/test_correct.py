@@ -223,7 +223,7 @@ def test_real_workers_of_their_own_processes(
         url,
         dilated_model,
         branch="own-processes",
-        workers=Workers("processes", count=2),
+        workers=Workers("processes", count=1),
         precision="float32",
     )
     cube = store.open_cube(url, branch="own-processes")

@@ -43,7 +43,7 @@ class OutputZero(Correction):
 
 @pytest.fixture(scope="module")
 def scene() -> Scene:
-    return simulate_scene(size=64, dates=14, rate=0.3, gaps=0.05, seed=8)
+    return simulate_scene(size=64, dates=10, rate=0.3, gaps=0.05, seed=8)
 
 
 @pytest.fixture(scope="module")

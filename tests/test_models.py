@@ -354,7 +354,7 @@ def test_shipped_weights_load_and_are_trained(name):
     assert model.config == zoo.load_config(name)
     fitted = {
         key: getattr(model.config, key)
-        for key in ("recovery", "std_factor")
+        for key in ("recovery", "std_factor", "trend_share")
         if hasattr(model.config, key)
     }
     assert model.config == dataclasses.replace(zoo.variant_config(name), **fitted)

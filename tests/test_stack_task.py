@@ -98,7 +98,8 @@ def test_training_makes_a_model_that_corrects(tmp_path, monkeypatch):
     settings = Recipe(task=TASK, steps=12, evaluate_every=6, evaluation_batches=2)
     monkeypatch.setitem(recipe.RECIPES, "stack-tiny", settings)
     monkeypatch.setattr(stacks, "held_out_scores", lambda model: {"amplitude_slope": 1})
-    monkeypatch.setattr(stacks, "calibrated", lambda model: model)
+    for name in ("calibrated", "with_trend_share"):
+        monkeypatch.setattr(stacks, name, lambda model: model)
     folder = run.train("stack-tiny", tmp_path / "made", device="cpu", threads=1)
     assert isinstance(zoo.load_model(folder), StackNetwork)
     assert zoo.what_it_sees(folder) == "stack"
