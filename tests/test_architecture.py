@@ -70,7 +70,7 @@ FLOORS = (
     "evaluate.scoring export extend inversion_window invert last_inversion "
     "joining joining.checks joining.decompose joining.equations joining.frames "
     "joining.ground joining.ground_files joining.join joining.lattice "
-    "joining.mosaic joining.offsets joining.pictures joining.seams "
+    "joining.likelihood joining.mosaic joining.noise joining.offsets joining.pictures joining.seams "
     "mintpy_attributes mintpy_export pair_residuals pair_sources pixel_series plot "
     "point_series "
     "cube_product product product_folder product_stac profile record_reader "

@@ -10,6 +10,7 @@ import pytest
 import rasterio
 import xarray as xr
 from command_line import call, done, mistake
+from dense_joining import Equation, covariance
 from odc.geo.crs import CRS
 from scipy.interpolate import RegularGridInterpolator
 
@@ -125,11 +126,12 @@ def test_offsets_equal_a_dense_solution():
         kilometres = 111.32 * np.array([(x - cx) * np.cos(np.radians(cy)), y - cy])
         return np.array([1, *(kilometres / 100).mean(1)])
 
-    rows, right, shared = [np.zeros((8, 12))], [np.zeros(8)], {}
+    ramps = np.zeros((8, 12))
     for f in range(4):  # what is expected of ramps
         for k in (1, 2):
-            rows[0][2 * f + k - 1, 3 * f + k] = 1 / RAMP_STD
-    for r in offsets.rows:
+            ramps[2 * f + k - 1, 3 * f + k] = 1 / RAMP_STD
+    equations, rows, right, shared = [], [], [], {}
+    for number, r in enumerate(offsets.rows):
         design, values = np.zeros((len(r.pairs), 12)), np.zeros(len(r.pairs))
         looks, noise = np.zeros((len(r.pairs), 3)), np.zeros((len(r.pairs), 4))
         for k, (a, b) in enumerate(r.pairs):
@@ -156,16 +158,27 @@ def test_offsets_equal_a_dense_solution():
                 noise[k, f] = sign * np.sqrt(mean["n"])
         lon, lat = r.where
         known = np.array([gnss_at("E", lon, lat), gnss_at("N", lon, lat), 0.0])
-        variance = np.array([1e-3, 1e-3, 3e-3]) ** 2
+        std = np.array([1e-3, 1e-3, 3e-3])
         if r.pairs[0][1] >= 0:
-            variance = 2.5**2 * (variance + np.array([5e-3, 5e-3, 1e-2]) ** 2)
-        kind = "ties" if r.pairs[0][1] < 0 else "overlaps"
-        covariance = offsets.factors[kind] * r.inflation * noise @ noise.T
-        covariance += (looks * variance) @ looks.T
-        root = np.linalg.cholesky(covariance)
-        rows.append(np.linalg.solve(root, design))
-        right.append(np.linalg.solve(root, values - looks @ known))
-    expected = np.linalg.lstsq(np.concatenate(rows), np.concatenate(right))[0]
+            std = np.hypot(std, [5e-3, 5e-3, 1e-2])
+        for k, (a, b) in enumerate(r.pairs):
+            kind = "ties" if b < 0 else "overlaps"
+            if b >= 0 and frames[a].track == frames[b].track:
+                kind = "tracks"
+            parts = {f: noise[k, f] for f in range(4) if noise[k, f]}
+            equations.append(
+                Equation(kind, number, r.where, parts, looks[k] * std, r.inflation)
+            )
+        rows.append(design)
+        right.append(values - looks @ known)
+    tracks = [f.track for f in frames]
+    root = np.linalg.cholesky(
+        covariance(equations, offsets.noise, tracks, degrees=True)
+    )
+    design, values = (np.linalg.solve(root, np.concatenate(v)) for v in (rows, right))
+    expected = np.linalg.lstsq(
+        np.concatenate([ramps, design]), np.concatenate([np.zeros(8), values])
+    )[0]
     np.testing.assert_allclose(offsets.coefficients, expected, rtol=0, atol=1e-6)
 
 

@@ -15,6 +15,7 @@ from cube_denoise.joining.lattice import (
     extent,
     meeting,
 )
+from cube_denoise.joining.noise import LENGTH
 from cube_denoise.joining.offsets import RAMP_STD
 
 SQUARES = 50
@@ -107,6 +108,8 @@ def _check_looks(summary: Summary, lattice: Lattice, ground: Ground) -> None:
     velocity, motion, east, north = (np.bincount(inverse, c) / count for c in columns)
     plane = np.column_stack([np.ones(cells.size), east, north])
     known = float(np.sqrt(np.mean((summary.look * std)[there][:, :2] ** 2) * 2))
+    # Of cells whose noise is not alike.
+    number = cells.size * min(1.0, (lattice.cell / LENGTH) ** 2)
     misfits, evidence = [], []
     for sign in (1, -1):
         rest = velocity - sign * motion
@@ -114,7 +117,7 @@ def _check_looks(summary: Summary, lattice: Lattice, ground: Ground) -> None:
         misfits.append(float(np.median(np.abs(rest - plane @ ramp))))
         unlikely = float(np.sum((ramp[1:] / RAMP_STD) ** 2) / 2)
         spread = math.hypot(misfits[-1], _MAD * known)
-        evidence.append(-cells.size * math.log(spread) - unlikely)
+        evidence.append(-number * math.log(spread) - unlikely)
     if evidence[1] - evidence[0] > DECISIVE:
         raise ValueError(
             f"frame {summary.name}: less a ramp its velocity is {misfits[0]:.3g} m/yr "

@@ -41,9 +41,6 @@ UNKNOWN = np.diag([0.03, 0.03, 0.01]) ** 2
 """(m/yr)^2: covariance of east, north, up of ground of which nothing is known."""
 LOCAL = np.diag([0.005, 0.005, 0.01]) ** 2
 """(m/yr)^2: what ground does beside the motion that stations or a plate tell."""
-ALIKE = 50e3
-"""m: over so much what is not known of the ground is alike. Cells count as independent,
-so its covariance in each is larger by the number of cells in such a square."""
 FEWEST = 3
 """Squares that two frames must share in a cell."""
 TIE_SQUARES = 1
@@ -78,11 +75,13 @@ class Rows:
     noise: np.ndarray
     """Variance of the noise of `frames`, (m/yr)^2."""
     ground: np.ndarray
-    """Covariance of what the ground does, shape (equations, equations)."""
+    """Standard deviations of what is not known of east, north and up of the ground, as
+    each equation sees them, m/yr, shape (equations, 3)."""
     where: tuple[float, float]
     """x, y of the map."""
     inflation: float = 1.0
-    """Of the noise, for being far off."""
+    """Of the variance of the noise, for being far off; what is above 1 is alike in no
+    other."""
 
     @property
     def is_tie(self) -> bool:
@@ -92,11 +91,6 @@ class Rows:
     def residual(self, coefficients: np.ndarray) -> np.ndarray:
         """What coefficients of all frames leave, m/yr."""
         return self.values - self.design @ coefficients[self.columns]
-
-    def covariance(self, factor: float) -> np.ndarray:
-        """Of the errors, with the noise times a factor."""
-        noise = factor * self.inflation * self.noise
-        return self.ground + (self.mixing * noise) @ self.mixing.T
 
 
 def sides(summaries: Sequence[Summary]) -> list[tuple[str, bool]]:
@@ -132,10 +126,11 @@ def overlap_rows(
         for _, part in groupby(_tree(cells[cell]), key=lambda s: s.kind)
     ]
     places = np.array([_middle(t, summaries, lattice) for t in trees]).reshape(-1, 2)
-    known, covariance = _known(lattice, places, ground)
     return [
-        _cell_rows(tree, summaries, bases, tuple(place), u, c)
-        for tree, place, u, c in zip(trees, places, known, covariance, strict=True)
+        _cell_rows(tree, summaries, bases, tuple(place), u, std)
+        for tree, place, u, std in zip(
+            trees, places, *_known(lattice, places, ground), strict=True
+        )
     ]
 
 
@@ -188,7 +183,7 @@ def _cell_rows(
     bases: Sequence[Basis],
     where: tuple[float, float],
     known: np.ndarray,
-    covariance: np.ndarray,
+    std: np.ndarray,
 ) -> Rows:
     frames = tuple(sorted({f for s in shared for f in (s.a, s.b)}))
     size = bases[0].size
@@ -216,7 +211,7 @@ def _cell_rows(
         design,
         mixing,
         np.array([np.mean(noise[f]) for f in frames]),
-        apart @ covariance @ apart.T,
+        apart * std,
         where,
     )
 
@@ -224,16 +219,15 @@ def _cell_rows(
 def _known(
     lattice: Lattice, places: np.ndarray, ground: Ground | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """East, north, up at places and their covariances, shapes (n, 3), (n, 3, 3)."""
-    alike = max(1.0, (ALIKE / lattice.cell) ** 2)
+    """East, north, up at places and their standard deviations, shapes (n, 3)."""
     values = np.zeros((len(places), 3))
-    covariance = np.broadcast_to(alike * UNKNOWN, (len(places), 3, 3)).copy()
+    std = np.broadcast_to(np.sqrt(np.diag(UNKNOWN)), (len(places), 3)).copy()
     if ground is not None and len(places):
-        told, std = ground.at(*lattice.degrees(*places.T))
-        there = np.isfinite(told).all(-1) & np.isfinite(std).all(-1)
+        told, spread = ground.at(*lattice.degrees(*places.T))
+        there = np.isfinite(told).all(-1) & np.isfinite(spread).all(-1)
         values[there] = told[there]
-        covariance[there] = alike * (np.eye(3) * std[there, None] ** 2 + LOCAL)
-    return values, covariance
+        std[there] = np.sqrt(spread[there] ** 2 + np.diag(LOCAL))
+    return values, std
 
 
 def tie_rows(
@@ -299,7 +293,7 @@ def _point_rows(
     look = np.stack([summaries[f].look[at].mean(0) for f, at in found])
     velocity = np.array([summaries[f].velocity[at].mean() for f, at in found])
     known = np.array([float(point[n]) for n in COMPONENTS])
-    variance = np.array([float(point[f"{n}_std"]) ** 2 for n in COMPONENTS])
+    std = np.array([float(point[f"{n}_std"]) for n in COMPONENTS])
     for k, (f, at) in enumerate(found):
         x, y = bases[f].lattice.centres(summaries[f].keys[at])
         design[k, k * size : (k + 1) * size] = bases[f](x, y).mean(0)
@@ -313,7 +307,7 @@ def _point_rows(
         design,
         np.eye(len(found)),
         np.array([summaries[f].variance[at].mean() for f, at in found]),
-        (look * variance) @ look.T,
+        look * std,
         where,
     )
 

@@ -22,6 +22,7 @@ from cube_denoise.joining.frames import Frame
 from cube_denoise.joining.ground import Ground
 from cube_denoise.joining.lattice import CELL, POSTING, Lattice, extent, summarise
 from cube_denoise.joining.mosaic import Plan, product_of
+from cube_denoise.joining.noise import LENGTH, TOLD
 from cube_denoise.joining.offsets import Offsets, solve_offsets
 from cube_denoise.joining.seams import Seam, Tie, seams, ties
 from cube_denoise.progress import progress
@@ -79,8 +80,8 @@ def join(
         degrees; by default those of the frame first by name and of all frames. Pixel
         edges are multiples of the resolution.
     posting, cell : float
-        Sides of the squares that frames are compared on, and of the cells whose errors
-        count as independent, m.
+        Sides of the squares that frames are compared on, and of the cells that make one
+        equation each, m.
     max_condition : float
         Condition number of the looks above which a pixel is left empty.
 
@@ -92,7 +93,8 @@ def join(
         north, up, or toward the satellite; ``velocity_covariance`` (covariance_term, y,
         x), (m/yr)^2; ``frame_count``, ``condition_number``, ``first_date``,
         ``last_date`` (y, x); of one side also ``los_east``, ``los_north``, ``los_up``.
-        The attribute ``frames`` tells where each comes from and its offset.
+        The attribute ``frames`` tells where each comes from and its offset,
+        ``noise_length`` how far noise is taken as alike, m, ``noise_length_from`` why.
 
     Raises
     ------
@@ -139,6 +141,10 @@ def join(
         if ground is None
         else ground.told,
         north_velocity="assumed zero" if ground is None else "of what it is tied to",
+        noise_length=offsets.noise.length,
+        noise_length_from="residuals"
+        if offsets.noise.told > TOLD
+        else f"expectation ({LENGTH / 1e3:g} km): residuals tell too little",
     )
     return Joined(product, offsets, seams(offsets), found_ties)
 

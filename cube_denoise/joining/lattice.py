@@ -15,8 +15,7 @@ from cube_denoise.joining.frames import LOOK, MAPS, Frame, checked
 METRES_PER_DEGREE = 111_320.0
 """Of latitude."""
 POSTING, CELL = 2_000.0, 20_000.0
-"""m: side of a square of the lattice, and of the cells whose errors count as
-independent."""
+"""m: side of a square of the lattice, and of the cells that make one equation each."""
 _STRIDE = 1 << 31
 
 
@@ -83,6 +82,19 @@ class Lattice:
             return x, y
         to = Transformer.from_crs(self.crs, "EPSG:4326", always_xy=True)
         return to.transform(x, y)
+
+    def in_space(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Positions of points of the map, m, shape (n, 3).
+
+        Their straight distances are those on the ground: of a geographic map those of
+        a sphere's chords.
+        """
+        if not self.crs.geographic:
+            return np.stack([x, y, np.zeros_like(x)], -1)
+        radius = math.degrees(METRES_PER_DEGREE)
+        lon, lat = np.radians(x), np.radians(y)
+        around = np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)
+        return radius * np.stack(around, -1)
 
     def of_degrees(
         self, longitude: np.ndarray, latitude: np.ndarray

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cube_denoise.joining.equations import Rows
+from cube_denoise.joining.noise import errors, stacked
 from cube_denoise.joining.offsets import Offsets
 
 
@@ -54,12 +55,15 @@ def seams(offsets: Offsets) -> list[Seam]:
         signs = np.array([math.copysign(1, k) for _, k in parts])
         places = [abs(k) - 1 for _, k in parts]
         rows = [r for r, _ in parts]
-        noise = np.array(
-            [
-                r.covariance(offsets.factors[r.kind])[k, k]
-                for r, k in zip(rows, places, strict=True)
-            ]
+        block = stacked(
+            rows, offsets.tracks, offsets.bases[0].lattice, range(len(rows))
         )
+        inflation = np.array([r.inflation for r in rows])
+        ends = np.cumsum([0] + [r.values.size for r in rows[:-1]])
+        mine = ends + places
+        covariance = errors(block, offsets.noise, inflation)[np.ix_(mine, mine)]
+        covariance *= signs[:, None] * signs
+        noise = np.diag(covariance)
         weights = (1 / noise) / (1 / noise).sum()
         before, after = (
             weights * signs @ [v[k] for v, k in zip(values, places, strict=True)]
@@ -74,7 +78,7 @@ def seams(offsets: Offsets) -> list[Seam]:
                 cells=len(parts),
                 before=float(before),
                 after=float(after),
-                std=float(math.sqrt(weights**2 @ noise)),
+                std=float(math.sqrt(weights @ covariance @ weights)),
             )
         )
     return steps
