@@ -12,7 +12,7 @@ from odc.geo.crs import CRS
 import cube_denoise as cd
 from cube_denoise import archive
 from cube_denoise.conventions import los_unit_vector
-from cube_denoise.joining import mosaic
+from cube_denoise.joining import mosaic, noise
 from cube_denoise.joining.decompose import Seen, centres, decompose
 from cube_denoise.joining.frames import frame_of_dataset, read_frames
 from cube_denoise.joining.ground import Plate, Stations
@@ -118,6 +118,31 @@ def test_offsets_are_as_sure_as_stated_where_noise_is_alike_over_60_km():
             offset, std = found.level(k)
             squares.append(((offset - scene.errors[name][0]) / std) ** 2)
     assert 0.7 < np.sqrt(np.mean(squares)) < 1.4
+
+
+def test_what_blocks_of_equations_share_is_in_the_covariance(scene, monkeypatch):
+    """Solved in blocks of two cells, it is that of the same weights, all in one."""
+    monkeypatch.setattr(noise, "WIDEST", 2)
+    monkeypatch.setattr(noise, "MOST", 1)
+    lattice = Lattice(CRS("EPSG:32637"))
+    summaries = [summarise(f, lattice) for f in frames_of(scene)]
+    found = solve_offsets(summaries, lattice, ground=Stations(scene.stations))
+    inflation = np.array([r.inflation for r in found.rows])
+    every = range(len(found.rows))
+    whole = noise.stacked(found.rows, found.tracks, lattice, every)
+    covariance = noise.errors(whole, found.noise, inflation)
+    weights = np.zeros_like(covariance)
+    first = np.cumsum([0] + [r.values.size for r in found.rows])
+    for block in noise.blocks_of(found.rows, found.tracks, lattice):
+        at = np.concatenate([np.arange(first[k], first[k + 1]) for k in block.rows])
+        weights[np.ix_(at, at)] = np.linalg.inv(covariance[np.ix_(at, at)])
+    left = np.linalg.inv(whole.design.T @ weights @ whole.design) @ whole.design.T
+    gain = left @ weights
+    np.testing.assert_allclose(
+        found.covariance, gain @ covariance @ gain.T, rtol=1e-6, atol=1e-12
+    )
+    apart = np.linalg.inv(whole.design.T @ weights @ whole.design)
+    assert np.diag(found.covariance).mean() > 1.02 * np.diag(apart).mean()
 
 
 def test_how_far_noise_is_alike_is_found():
