@@ -18,6 +18,7 @@ from cube_denoise.joining.noise import (
     alike_between,
     errors,
     expectation,
+    parts_alike,
     unknown,
 )
 
@@ -99,12 +100,15 @@ def likelier(
     for block, inverse, gain in zip(
         blocks, solution.inverses, solution.gains, strict=True
     ):
-        covariance = alike(block, noise)
+        own, common = parts_alike(block, noise)
+        covariance = own + common
+        # With that within tracks given, the factors of the others are of what is
+        # left: frames of a track that see the same tell nothing of it.
+        beside = common / noise.share if noise.share else own
         left = block.values - block.design @ solution.coefficients[block.columns]
         z = inverse @ left
-        part = solution.covariance[np.ix_(block.columns, block.columns)]
-        projected = inverse - gain @ part @ gain.T
-        traces = (projected * covariance).sum(1)
+        spent = solution.covariance[np.ix_(block.columns, block.columns)]
+        projected = inverse - gain @ spent @ gain.T
         longer = covariance * block.distance / noise.length
         inside = block.kind == KINDS.index(TRACKS)
         longer[inside[:, None] != inside] = 0.0
@@ -112,8 +116,9 @@ def likelier(
         moved = np.empty((size, z.size))
         for k in range(len(KINDS)):
             mine = block.kind == k
-            moved[k] = (mine * (covariance @ z) + covariance @ (mine * z)) / 2
-            score[k] -= traces[mine].sum() / 2
+            part = own if KINDS[k] == TRACKS else beside
+            moved[k] = (mine * (part @ z) + part @ (mine * z)) / 2
+            score[k] -= (projected[mine] * part[mine]).sum() / 2
         moved[-1] = longer @ z
         score[-1] -= (projected * longer).sum() / 2
         score += moved @ z / 2 / HUBER_BIAS

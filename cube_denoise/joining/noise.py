@@ -39,6 +39,8 @@ GROUND_LENGTH = 50e3
 """m: over so much what is not known of the ground between points is alike."""
 OWN = 0.1
 """Share of the variance that a cell or point has by itself."""
+APART = 1e-3
+"""Share of it that frames of a track at least do not have in common."""
 LENGTH = 50e3
 """m: how far noise is taken to be alike before residuals are seen."""
 LENGTH_SPREAD = 0.7
@@ -50,7 +52,7 @@ FACTOR_SPREADS = (0.5, 1.5)
 noise that is alike over a frame, and tell where it is larger, not where it is less."""
 TOLD = 0.5
 """Share of what is known of the length from which on residuals are said to tell it."""
-LENGTHS = (2e3, 500e3)
+LENGTHS = (2e3, 200e3)
 """m, bounds."""
 FACTORS = (1e-4, 1e4)
 """Bounds."""
@@ -120,7 +122,7 @@ class Noise:
     def share(self) -> float:
         """Of the variance, that frames of one track have in common."""
         apart = self.factors[TRACKS] / self.factors[OVERLAPS]
-        return min(1 - OWN, max(0.0, 1 - apart))
+        return min(1 - APART, max(0.0, 1 - apart))
 
 
 @dataclass(frozen=True)
@@ -249,10 +251,16 @@ def _sources(block: Block, noise: Noise) -> tuple[np.ndarray, np.ndarray]:
 
 def alike(block: Block, noise: Noise) -> np.ndarray:
     """Covariance of the noise of the equations of a block, (m/yr)^2."""
+    own, common = parts_alike(block, noise)
+    return own + common
+
+
+def parts_alike(block: Block, noise: Noise) -> tuple[np.ndarray, np.ndarray]:
+    """The same, of the noise of frames alone and of that of tracks."""
     own, common = _sources(block, noise)
     near = (1 - OWN) * np.exp(-block.distance / noise.length)
     near = np.where(block.row[:, None] == block.row, 1.0, near)
-    return near * (own @ own.T + common @ common.T)
+    return near * (own @ own.T), near * (common @ common.T)
 
 
 def alike_between(one: Block, other: Block, noise: Noise) -> np.ndarray:
