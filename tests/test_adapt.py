@@ -138,6 +138,17 @@ def test_the_gate(after, reason):
     assert reasons == () if reason is None else reason in " ".join(reasons)
 
 
+def test_what_few_dates_say_of_amplitudes_must_hold_of_more():
+    lost, loud = GOOD._replace(error=0.3, slope=0.7), GOOD._replace(false_alarm_mm=9.0)
+    assert verdict(GOOD, lost, longer=(GOOD, GOOD)) == ()
+    assert "0.70 is kept" in verdict(GOOD, lost, longer=(GOOD, lost))[0]
+    assert verdict(GOOD, lost, longer=(GOOD, loud)) == ()
+    both = lost._replace(false_alarm_mm=9.0)
+    assert len(verdict(GOOD, both, longer=(GOOD, both))) == 2
+    worse = GOOD._replace(error=0.6)
+    assert "error" in verdict(GOOD, worse, longer=(GOOD, GOOD._replace(error=0.1)))[0]
+
+
 def test_an_amplitude_that_was_lost_before_must_not_be_lost_further():
     before = GOOD._replace(slope=0.8)
     better = GOOD._replace(error=0.3)

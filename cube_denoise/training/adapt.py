@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -75,7 +75,7 @@ def adapt(
     deformation is put under it. The first 60 % of the dates are trained on,
     the next 20 % say when to stop, and the last 20 % whether the new weights are
     accepted: with the same deformation under their noise, the error must fall, and
-    neither amplitudes nor false alarms, in stacks of the last 40 %, may become worse
+    neither amplitudes nor false alarms may become worse, there and with the last 40 %
     (`gate.verdict`). If they are accepted, training is done once more, as long, with
     the noise of all dates: these weights are kept, unless the gate refuses them even on
     dates that they have seen. A run that was interrupted goes on where it was. The
@@ -152,13 +152,13 @@ def adapt(
     kept = None
     if between:
         made, after, kept = _between(cube, made, after, learner, setup)
-    reasons = verdict(before, after)
+    reasons = _against(before, after)
     if reasons:
         fit.checkpoint.remove()
-        return Adaptation(before, after, reasons, None)
+        return Adaptation(before.late, after.late, reasons, None)
     beside = Checkpoint(out.with_name(f"{out.name}-all-dates"), identity)
     whole, seconds = _with_all_dates(cube, model, fit, setup, beside, bool(kept))
-    refused = verdict(before, _judged(whole, setup))
+    refused = _against(before, _judged(whole, setup))
     if refused:
         log.info("training with all dates is not kept: %s", "; ".join(refused))
     else:
@@ -171,8 +171,8 @@ def adapt(
         "all_dates": not refused,
         "minutes": round((fit.seconds + seconds) / 60, 1),
         **fit.made_on(),
-        "before": before._asdict(),
-        "scores": after._asdict(),
+        "before": before.late._asdict(),
+        "scores": after.late._asdict(),
     }
     folder = zoo.save_model(
         made,
@@ -184,18 +184,30 @@ def adapt(
     )
     fit.checkpoint.remove()
     beside.remove()
-    return Adaptation(before, after, (), folder)
+    return Adaptation(before.late, after.late, (), folder)
 
 
-def _judged(network: Any, setup: Setup) -> Judged:
-    """Judge with all dates that were not trained on, their error with the last ones."""
+class _Looks(NamedTuple):
+    """What is said of a network with the last dates, and with all that are held out."""
+
+    late: Judged
+    longer: Judged
+
+
+def _judged(network: Any, setup: Setup) -> _Looks:
     early, late = (setup.noise[split] for split in SPLITS[1:])
     longer = replace(
         late,
         fields=np.concatenate([early.fields, late.fields]),
         dates=np.concatenate([early.dates, late.dates]),
     )
-    return judge(network, late, longer=longer, seed=setup.seed)
+    return _Looks(*(judge(network, bank, seed=setup.seed) for bank in (late, longer)))
+
+
+def _against(before: _Looks, after: _Looks, **options: float) -> tuple[str, ...]:
+    """See `gate.verdict`."""
+    longer = before.longer, after.longer
+    return verdict(before.late, after.late, longer=longer, **options)
 
 
 def _with_all_dates(
@@ -227,14 +239,14 @@ def _with_all_dates(
 
 
 def _between(
-    cube: str | Path, model: Any, was: Judged, first: Learner, setup: Setup
-) -> tuple[Any, Judged, bool]:
+    cube: str | Path, model: Any, was: _Looks, first: Learner, setup: Setup
+) -> tuple[Any, _Looks, bool]:
     """Train on between dates; the better network, its scores, and which it is."""
     made, opened = _trained_between(cube, model, first, setup)
     held = Noise2Noise.from_cube(opened, setup.noise["test"])
     now = _judged(made, setup)
     errors = [held.blind_error(network) for network in (model, made)]
-    reasons = verdict(was, now, gain=NOT_WORSE)
+    reasons = _against(was, now, gain=NOT_WORSE)
     if errors[1] < errors[0] * (1 - WORTH) and not reasons:
         return made, now, True
     log.info(

@@ -48,14 +48,7 @@ class Judged(NamedTuple):
     """Share of the errors within the standard deviation; mean."""
 
 
-def judge(
-    model: Any,
-    bank: NoiseBank,
-    *,
-    longer: NoiseBank | None = None,
-    seed: int = 0,
-    count: int = 6,
-) -> Judged:
+def judge(model: Any, bank: NoiseBank, *, seed: int = 0, count: int = 6) -> Judged:
     """Judge a network by simulated deformation under the noise of a bank.
 
     Parameters
@@ -64,10 +57,6 @@ def judge(
         Stack network in eval mode, on the CPU.
     bank : NoiseBank
         Of dates that it was not trained on.
-    longer : NoiseBank, optional
-        Of these and others that it was not trained on, though they may have said when
-        to stop: amplitudes and false alarms are judged by it, since in a stack of few
-        dates all networks lose motion that they keep in the user's own.
     seed : int
         Of deformation and draws; the same for networks that are compared.
     count : int
@@ -78,19 +67,18 @@ def judge(
     Judged
     """
     errors, slopes, alarms, held = [], [], [], []
-    for ratio in RATIOS:
+    for ratio in (0.0, *RATIOS):
         for truth, noisy, seen, std in _probes(model, bank, ratio, seed, count):
+            if not ratio:
+                alarms.append(1e3 * evaluate.false_alarm(seen))
+                continue
             errors.append(
                 evaluate.rms_error(seen, truth) / evaluate.rms_error(noisy, truth)
             )
+            if ratio >= CLEAR:
+                slopes.append(evaluate.amplitude_slope(seen, truth))
             missed = np.abs(seen - truth)
             held.append((missed < std)[np.isfinite(missed)].mean())
-    longer = longer or bank
-    for _, _, seen, _ in _probes(model, longer, 0.0, seed, count):
-        alarms.append(1e3 * evaluate.false_alarm(seen))
-    for ratio in (r for r in RATIOS if r >= CLEAR):
-        for truth, _, seen, _ in _probes(model, longer, ratio, seed, count):
-            slopes.append(evaluate.amplitude_slope(seen, truth))
     return Judged(
         round(float(np.exp(np.mean(np.log(errors)))), 4),
         round(float(np.mean(slopes)), 4),
@@ -99,13 +87,23 @@ def judge(
     )
 
 
-def verdict(before: Judged, after: Judged, *, gain: float = GAIN) -> tuple[str, ...]:
+def verdict(
+    before: Judged,
+    after: Judged,
+    *,
+    longer: tuple[Judged, Judged] | None = None,
+    gain: float = GAIN,
+) -> tuple[str, ...]:
     """Reasons to refuse new weights; none if there are none.
 
     Parameters
     ----------
     before, after : Judged
         Of the weights there were, and of the new ones.
+    longer : (Judged, Judged), optional
+        The same with more dates that neither was trained on, though they may have said
+        when to stop. What is said of amplitudes or false alarms stands only if it
+        holds of both: few dates tell little of either.
     gain : float
         To this part of what it was the error must fall.
     """
@@ -115,18 +113,28 @@ def verdict(before: Judged, after: Judged, *, gain: float = GAIN) -> tuple[str, 
             f"the error on held-out dates is {after.error:.3f} of the noise, before it "
             f"was {before.error:.3f}"
         )
+    worse = _worse(before, after)
+    if longer is not None:
+        also = _worse(*longer)
+        worse = {what: said for what, said in worse.items() if what in also}
+    return (*reasons, *worse.values())
+
+
+def _worse(before: Judged, after: Judged) -> dict[str, str]:
+    """What is said against new weights beside their error."""
+    reasons = {}
     away = max(SLOPES[0] - after.slope, after.slope - SLOPES[1])
     if away > 0 and abs(after.slope - 1) > abs(before.slope - 1) + LOST:
-        reasons.append(
+        reasons["amplitude"] = (
             f"of clear deformation {after.slope:.2f} is kept, before it was "
             f"{before.slope:.2f}"
         )
     if after.false_alarm_mm > ALARMS * before.false_alarm_mm:
-        reasons.append(
+        reasons["false alarm"] = (
             f"where nothing moves it sees {after.false_alarm_mm:.2f} mm, before it was "
             f"{before.false_alarm_mm:.2f} mm"
         )
-    return tuple(reasons)
+    return reasons
 
 
 def _probes(
