@@ -37,6 +37,13 @@ def stack(scene: Scene) -> xr.Dataset:
     return scene.cube.isel(pair=[k for k in range(scene.cube.sizes["pair"]) if k != 4])
 
 
+def quick(names: list[str], *few: str) -> list:
+    """Names, all but a few for the slow tests."""
+    assert set(few) <= set(names)
+    slow = pytest.mark.slow
+    return [n if n in few else pytest.param(n, marks=slow) for n in names]
+
+
 def options_of(name: str, scene: Scene) -> dict:
     return {"truth": scene.truth} if name == "wiener" else {}
 
@@ -114,7 +121,7 @@ def test_the_constant_of_a_pair_changes_nothing_else(scene: Scene, name: str) ->
     assert np.nanmax(np.abs(apart)) < 2e-3
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", quick(WHOLE, "ica", "temporal-filter"))
 def test_new_pairs_make_a_stack_method_start_over(
     stack: xr.Dataset, name: str, tmp_path: Path
 ) -> None:
@@ -138,7 +145,7 @@ def test_new_pairs_make_a_stack_method_start_over(
     assert again.done == 0 and "all pairs are corrected" in again.notes[0]
 
 
-@pytest.mark.parametrize("name", SINGLE)
+@pytest.mark.parametrize("name", quick(SINGLE, "phase-elevation"))
 def test_only_new_pairs_are_corrected_where_that_is_enough(
     stack: xr.Dataset, name: str, tmp_path: Path
 ) -> None:

@@ -135,7 +135,10 @@ def ring_dislocations(h, rings, sectors, rho):
     return moved[:, [0, 2]].T
 
 
-@pytest.mark.parametrize("h", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize(
+    "h",
+    [0.5, *(pytest.param(h, marks=pytest.mark.slow) for h in (1.0, 2.0))],
+)
 def test_boundary_elements_agree(h):
     """To 2 %, extrapolated in sectors and rings.
 

@@ -165,7 +165,13 @@ def test_pair_order_does_not_matter():
         np.testing.assert_allclose(two[name], one[name], rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("weights", WEIGHTINGS)
+@pytest.mark.parametrize(
+    "weights",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name == "none" else name
+        for name in WEIGHTINGS
+    ],
+)
 def test_block_cut_does_not_change_a_bit(weights):
     cube = noisy_cube((11, 9))
     whole = invert(cube, weights=weights, block=64).compute()
