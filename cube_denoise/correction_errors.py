@@ -66,14 +66,15 @@ class StatedErrors:
             :math:`tr(P S)`, m^2.
         """
         stated, share = (read_window(cube, name, window) for name in STATED)
-        std = stated.reshape(stated.shape[0], -1)[self.dates].astype("float64")
-        std[self.dates < 0] = np.nan
+        flat = stated.reshape(stated.shape[0], -1)
         rate, scatter = np.empty((2, share.size))
         for start in range(0, share.size, PIECE):
             here = slice(start, start + PIECE)
             there = np.isfinite(displacement[:, here])
+            std = flat[:, here][self.dates].astype("float64")
+            std[self.dates < 0] = np.nan
             pixel, reference = (
-                (_filled(std[:, here], there), share.ravel()[here].astype("float64")),
+                (_filled(std, there), share.ravel()[here].astype("float64")),
                 (self.reference_std[:, None], np.asarray(self.reference_share)),
             )
             rate[here], scatter[here] = propagated(there, design, pixel, reference)

@@ -36,6 +36,7 @@ from cube_denoise.calibration import (
 from cube_denoise.cluster import GPU, cores
 from cube_denoise.conventions import CORRECTION_TIME, PAIR, TIME, X, Y
 from cube_denoise.correct import correction_cuts
+from cube_denoise.correction_errors import STATED
 from cube_denoise.corrections import Correction
 from cube_denoise.corrections.network import NetworkCorrection
 from cube_denoise.extend import states_of
@@ -310,20 +311,22 @@ def estimate_inversion(
     block = inversion_block(cube)
     cuts = inversion_cuts(cube, block)
     layers = 1 + ("coherence" in cube)
-    read = layers * count * rows * columns * ITEM
+    stated = variable == "corrected_phase" and all(name in cube for name in STATED)
+    values = layers * count + stated * (times.size + 1)
+    read = values * rows * columns * ITEM
     sizes = {TIME: times.size, Y: rows, X: columns}
     written = sum(bytes_of(name, sizes) for name in OUTPUTS)
     here = {TIME: times.size, Y: min(block[0], rows), X: min(block[1], columns)}
     pixels = here[Y] * here[X]
     outputs = sum(bytes_of(name, here) for name in OUTPUTS)
-    if hindrance({"settings": asdict(settings)}) is None:
+    if hindrance({"settings": asdict(settings)}) is None and not stated:
         states = 8 * math.prod(states_of(first, second, times.size, 0))
         written += states * rows * columns
         outputs += states * pixels
     network = Network(first, second, times.size, 0)
     # Temporary arrays are gone when the outputs are encoded.
     temporary = max(temporary_memory(network, count, pixels), outputs)
-    memory = layers * count * pixels * ITEM + outputs + temporary
+    memory = values * pixels * ITEM + outputs + temporary
     rate = rates.inversion(cube, settings, variable)
     speed = codec_speed()
     tasks = math.prod(len(c) for c in cuts.values())
