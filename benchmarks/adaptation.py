@@ -352,9 +352,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         f"Version {VERSION}: {len(outcomes)} stacks of {DATES} dates, {size} x {size} "
         f"pixels, {SEEDS} seeds of adaptation in turn, {time.monotonic() - began:.0f} "
         "s in all.",
-        f"adapted: at most {steps} steps with the noise of the first 60 % of the "
-        "dates, then as many with that",
-        "of all, or the unadapted network where the gate refuses.",
+        f"adapted: {steps} steps with the noise of the first 60 % of the dates, or the "
+        "unadapted network where the gate refuses.",
         f"trained on the noise: {steps} steps from the same weights, "
         "new noise of the place in every sample.",
         "Errors are rms, over that of the series as it is; new stacks: geometric mean "

@@ -114,14 +114,8 @@ def adapted_card(name: str, model: Any, training: Mapping[str, Any]) -> str:
         "## Training",
         f"    {command}",
         "Simulated deformation under the noise of the first 60 % of the dates; the "
-        "next 20 % said when to stop, the last 20 % judged. "
-        + (
-            "Accepted, they were trained once more as long with all dates: the scores "
-            "are of the former. "
-            if training["all_dates"]
-            else ""
-        )
-        + f"{training['steps_taken']} steps, best at {training['best_step']}; seed "
+        "next 20 % chose the weights, the last 20 % judged them. "
+        f"{training['steps_taken']} steps, best at {training['best_step']}; seed "
         f"{training['seed']}; {training['minutes']} minutes on {training['hardware']}; "
         f"torch {training['torch']}.",
         "## Held-out scores",

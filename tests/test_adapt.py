@@ -138,17 +138,6 @@ def test_the_gate(after, reason):
     assert reasons == () if reason is None else reason in " ".join(reasons)
 
 
-def test_what_few_dates_say_of_amplitudes_must_hold_of_more():
-    lost, loud = GOOD._replace(error=0.3, slope=0.7), GOOD._replace(false_alarm_mm=9.0)
-    assert verdict(GOOD, lost, longer=(GOOD, GOOD)) == ()
-    assert "0.70 is kept" in verdict(GOOD, lost, longer=(GOOD, lost))[0]
-    assert verdict(GOOD, lost, longer=(GOOD, loud)) == ()
-    both = lost._replace(false_alarm_mm=9.0)
-    assert len(verdict(GOOD, both, longer=(GOOD, both))) == 2
-    worse = GOOD._replace(error=0.6)
-    assert "error" in verdict(GOOD, worse, longer=(GOOD, GOOD._replace(error=0.1)))[0]
-
-
 def test_an_amplitude_that_was_lost_before_must_not_be_lost_further():
     before = GOOD._replace(slope=0.8)
     better = GOOD._replace(error=0.3)
@@ -157,15 +146,8 @@ def test_an_amplitude_that_was_lost_before_must_not_be_lost_further():
     assert verdict(before, better._replace(slope=1.19)) == ()
 
 
-def test_what_helps_is_accepted(cube, tmp_path, small_batches, monkeypatch):
+def test_what_helps_is_accepted(cube, tmp_path, small_batches):
     spoiled = saved(tmp_path / "spoiled", spoiled=True)
-    dates, draw = [], NoiseBank.draw_series
-
-    def counting(bank, *given, **options):
-        dates.append((bank.split, len(bank.fields)))
-        return draw(bank, *given, **options)
-
-    monkeypatch.setattr(NoiseBank, "draw_series", counting)
     found = adapt(cube, tmp_path / "mine", model=spoiled, steps=40, threads=1)
     assert found.reasons == () and found.after.error < 0.5 * found.before.error
     record = json.loads((found.folder / "config.json").read_text())["training"]
@@ -173,14 +155,7 @@ def test_what_helps_is_accepted(cube, tmp_path, small_batches, monkeypatch):
     assert record["scores"] == found.after._asdict()
     assert "--steps 40 --no-between" in (found.folder / "README.md").read_text()
     kept, bank = zoo.load_model(found.folder), adapting.noise_banks(cube)["test"]
-    assert judge(kept, bank).error < 0.5 * found.before.error
-    # Held-out dates come in when the gate is behind.
-    whole = dates.index((None, 24))
-    assert {s for s, _ in dates[:whole]} == {"train", "validation", "test"}
-    assert not {s for s, _ in dates[whole:]} & {"train"} and record["all_dates"]
-    assert (
-        "once more as long with all dates" in (found.folder / "README.md").read_text()
-    )
+    assert judge(kept, bank) == found.after
 
 
 def test_what_does_not_help_is_refused(cube, untrained, tmp_path, small_batches):
@@ -245,12 +220,8 @@ def test_the_least_error_against_noise_is_the_least_error(steady):
         assert wrong**2 - errors[1] ** 2 == pytest.approx(more, rel=0.15)
 
 
-@pytest.mark.parametrize(
-    ("rate", "steps"), [(3e-3, 10), pytest.param(0.0, 40, marks=pytest.mark.slow)]
-)
-def test_a_stage_between_dates_has_its_gate(
-    tmp_path, monkeypatch, small_batches, rate, steps
-):
+@pytest.mark.parametrize("rate", [3e-3, pytest.param(0.0, marks=pytest.mark.slow)])
+def test_a_stage_between_dates_has_its_gate(tmp_path, monkeypatch, small_batches, rate):
     cube = tmp_path / "cube"
     ingest_dataset(simulate_stack(seed=8, shape=(32, 32), dates=32, snr=0.1).cube, cube)
     spoiled = saved(tmp_path / "spoiled", spoiled=True)
@@ -259,11 +230,10 @@ def test_a_stage_between_dates_has_its_gate(
     monkeypatch.setattr(adapting, "LONG", 4)
     monkeypatch.setattr(noise2noise, "STEPS", 30)
     monkeypatch.setattr(noise2noise, "LEARNING_RATE", rate)
-    found = adapt(cube, tmp_path / "mine", model=spoiled, steps=steps, threads=1)
-    assert found.reasons == ()
+    found = adapt(cube, tmp_path / "mine", model=spoiled, steps=10, threads=1)
     record = json.loads((found.folder / "config.json").read_text())["training"]
     assert record["between"] is bool(rate)
-    assert f"--steps {steps} --between" in (found.folder / "README.md").read_text()
+    assert "--steps 10 --between" in (found.folder / "README.md").read_text()
 
 
 def test_mistakes(cube, untrained, tmp_path):

@@ -5,11 +5,9 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
-import numpy as np
 import torch
-import xarray as xr
 
 from cube_denoise import store
 from cube_denoise.model_card import adapted_card
@@ -75,11 +73,9 @@ def adapt(
     deformation is put under it. The first 60 % of the dates are trained on,
     the next 20 % say when to stop, and the last 20 % whether the new weights are
     accepted: with the same deformation under their noise, the error must fall, and
-    neither amplitudes nor false alarms may become worse, there and with the last 40 %
-    (`gate.verdict`). If they are accepted, training is done once more, as long, with
-    the noise of all dates: these weights are kept, unless the gate refuses them even on
-    dates that they have seen. A run that was interrupted goes on where it was. The
-    noise is held in memory, 4 bytes for each pixel and date.
+    neither amplitudes nor false alarms may become worse (`gate.verdict`). A run that
+    was interrupted goes on where it was. The noise is held in memory, 4 bytes for each
+    pixel and date.
 
     Parameters
     ----------
@@ -140,113 +136,63 @@ def adapt(
         "seed": seed,
         **settings.record(),
     }
-    out = Path(out)
     learner = Learner(zoo.load_model(model), settings, seed=seed, device=device)
-    fit = Fit(f"adapt {Path(model).name}", learner, Checkpoint(out, identity))
+    fit = Fit(f"adapt {Path(model).name}", learner, Checkpoint(Path(out), identity))
     setup = Setup(first.config, seed, None, banks)
     fit.run(setup, workers=0)
     made = zoo.load_model(model)
     made.load_state_dict(fit.best)
     made.half().float().eval()
-    before, after = (_judged(network, setup) for network in (first, made))
+    before, after = (
+        judge(network, banks["test"], seed=seed) for network in (first, made)
+    )
     kept = None
     if between:
         made, after, kept = _between(cube, made, after, learner, setup)
-    reasons = _against(before, after)
+    reasons = verdict(before, after)
     if reasons:
         fit.checkpoint.remove()
-        return Adaptation(before.late, after.late, reasons, None)
-    beside = Checkpoint(out.with_name(f"{out.name}-all-dates"), identity)
-    whole, seconds = _with_all_dates(cube, model, fit, setup, beside, bool(kept))
-    refused = _against(before, _judged(whole, setup))
-    if refused:
-        log.info("training with all dates is not kept: %s", "; ".join(refused))
-    else:
-        made = whole
+        return Adaptation(before, after, reasons, None)
     training: dict[str, Any] = identity | {
-        "steps_taken": fit.learner.done,
+        "steps_taken": learner.done,
         "best_step": fit.best_step,
         "held_out_loss": round(fit.best_loss, 6),
         "between": kept,
-        "all_dates": not refused,
-        "minutes": round((fit.seconds + seconds) / 60, 1),
+        "minutes": round(fit.seconds / 60, 1),
         **fit.made_on(),
-        "before": before.late._asdict(),
-        "scores": after.late._asdict(),
+        "before": before._asdict(),
+        "scores": after._asdict(),
     }
     folder = zoo.save_model(
         made,
         out,
         training=training,
-        card=adapted_card(out.name, made, training),
+        card=adapted_card(Path(out).name, made, training),
         curves=as_csv(fit.curve),
         half=True,
     )
     fit.checkpoint.remove()
-    beside.remove()
-    return Adaptation(before.late, after.late, (), folder)
-
-
-class _Looks(NamedTuple):
-    """What is said of a network with the last dates, and with all that are held out."""
-
-    late: Judged
-    longer: Judged
-
-
-def _judged(network: Any, setup: Setup) -> _Looks:
-    early, late = (setup.noise[split] for split in SPLITS[1:])
-    longer = replace(
-        late,
-        fields=np.concatenate([early.fields, late.fields]),
-        dates=np.concatenate([early.dates, late.dates]),
-    )
-    return _Looks(*(judge(network, bank, seed=setup.seed) for bank in (late, longer)))
-
-
-def _against(before: _Looks, after: _Looks, **options: float) -> tuple[str, ...]:
-    """See `gate.verdict`."""
-    longer = before.longer, after.longer
-    return verdict(before.late, after.late, longer=longer, **options)
-
-
-def _with_all_dates(
-    cube: str | Path,
-    model: str | Path,
-    fit: Fit,
-    setup: Setup,
-    checkpoint: Checkpoint,
-    between: bool,
-) -> tuple[Any, float]:
-    """Adapt with the noise of all dates, as long as was best of `fit`; seconds it took.
-
-    `between` adds the stage between dates.
-    """
-    bank = NoiseBank.from_cube(store.open_cube(cube), kind="residual", split=None)
-    setup = replace(setup, noise={**setup.noise, "train": bank})
-    learner = Learner(
-        zoo.load_model(model),
-        recipe(setup.noise, fit.best_step),
-        seed=fit.learner.seed,
-        device=fit.learner.device,
-    )
-    again = Fit(f"{fit.name}, all dates", learner, checkpoint)
-    again.run(setup, workers=0)
-    made = learner.average.cpu().half().float().eval()
-    if between:
-        made, _ = _trained_between(cube, made, learner, setup)
-    return made, again.seconds
+    return Adaptation(before, after, (), folder)
 
 
 def _between(
-    cube: str | Path, model: Any, was: _Looks, first: Learner, setup: Setup
-) -> tuple[Any, _Looks, bool]:
+    cube: str | Path, model: Any, was: Judged, first: Learner, setup: Setup
+) -> tuple[Any, Judged, bool]:
     """Train on between dates; the better network, its scores, and which it is."""
-    made, opened = _trained_between(cube, model, first, setup)
-    held = Noise2Noise.from_cube(opened, setup.noise["test"])
-    now = _judged(made, setup)
+    opened, settings = store.open_cube(cube), first.recipe
+    own, held = (
+        Noise2Noise.from_cube(opened, setup.noise[split]) for split in ("train", "test")
+    )
+    made = copy.deepcopy(model)
+    settings = replace(
+        settings, steps=noise2noise.STEPS, learning_rate=noise2noise.LEARNING_RATE
+    )
+    learner = Learner(made, settings, seed=first.seed, device=first.device)
+    train_between(learner, cast("StackTask", settings.task), setup, own)
+    made = learner.average.cpu().half().float().eval()
+    now = judge(made, setup.noise["test"], seed=setup.seed)
     errors = [held.blind_error(network) for network in (model, made)]
-    reasons = _against(was, now, gain=NOT_WORSE)
+    reasons = verdict(was, now, gain=NOT_WORSE)
     if errors[1] < errors[0] * (1 - WORTH) and not reasons:
         return made, now, True
     log.info(
@@ -256,21 +202,6 @@ def _between(
         "; ".join(reasons) or "else as good",
     )
     return model, was, False
-
-
-def _trained_between(
-    cube: str | Path, model: Any, first: Learner, setup: Setup
-) -> tuple[Any, xr.Dataset]:
-    """A copy of a network trained on between the dates of its noise, and the cube."""
-    opened = store.open_cube(cube)
-    own = Noise2Noise.from_cube(opened, setup.noise["train"])
-    settings = replace(
-        first.recipe, steps=noise2noise.STEPS, learning_rate=noise2noise.LEARNING_RATE
-    )
-    made = copy.deepcopy(model).requires_grad_()
-    learner = Learner(made, settings, seed=first.seed, device=first.device)
-    train_between(learner, cast("StackTask", settings.task), setup, own)
-    return learner.average.cpu().half().float().eval(), opened
 
 
 def noise_banks(cube: str | Path) -> dict[str, NoiseBank]:
