@@ -6,9 +6,12 @@ import torch
 import xarray as xr
 
 from cube_denoise.conventions import displacement_to_phase, years_since
+from cube_denoise.correct import correct
 from cube_denoise.correction_errors import StatedErrors, propagated
 from cube_denoise.invert import invert
 from cube_denoise.models.stack import FOUND, StackConfig, StackNetwork
+from cube_denoise.reference import choose_reference
+from cube_denoise.simulate import simulate_stack
 from cube_denoise.time_models import Design, TimeModel
 from cube_denoise.training import trend_share
 
@@ -180,6 +183,21 @@ def test_parts_are_found_again():
     cases = np.digitize(np.log(sure), np.log([1.2, 2.5, 5.0]))
     found = trend_share.fitted_share(sure, excess, cases)
     np.testing.assert_allclose(found, true, atol=0.08)
+
+
+def test_excess_is_of_the_velocity_that_users_get():
+    """With all errors a trend, of `invert` as it is; less where fewer are."""
+    torch.manual_seed(0)
+    network = StackNetwork(StackConfig(channels=(4, 8), heads=2)).eval()
+    scene = simulate_stack(seed=5, shape=(40, 40), dates=12, snr=1.0)
+    found = trend_share.rate_excess(network, scene, 0)
+    assert found.shape == (trend_share.GRID.size, trend_share.SOME)
+    area = choose_reference(scene.cube, variable="unwrapped_phase")
+    made = scene.cube.assign(correct(scene.cube, network).compute().data_vars)
+    got = invert(made, reference=area).compute()
+    error = trend_share._missed(got, scene.truth, area)
+    every = np.log(np.abs(error) / got["velocity_std"].values + 1e-6)
+    assert np.isin(found[-1].astype("f4"), every.astype("f4")).all()
 
 
 def test_statements_of_a_window_are_read_alone(corrected: xr.Dataset):
